@@ -1,0 +1,1 @@
+"""Generation: batched decoding of prompts, the tasks built on it, the self-cascade."""

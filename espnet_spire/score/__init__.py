@@ -1,0 +1,1 @@
+"""Scores with signatures, and the reports made of them."""

@@ -1,0 +1,1 @@
+"""Prompt formats (the only copy), languages, vocabulary extension, normalisation."""

@@ -1,0 +1,1 @@
+"""Speech to discrete units: audio, encoder, k-means, codebook, extraction, notation."""

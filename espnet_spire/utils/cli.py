@@ -1,0 +1,107 @@
+"""Command lines in ESPnet's manner: ``--num_units`` and ``--num-units`` are the same option."""
+
+import argparse
+import logging
+import os
+import sys
+from typing import Callable, List, NoReturn, Optional, Sequence
+
+from espnet_spire.utils.errors import SpireError
+
+
+def underscored(argv: Sequence[str]) -> List[str]:
+    """Spell every long option with underscores; values and what follows ``--`` stay as they are.
+
+    >>> underscored(["--num-units=5", "--out-dir", "a-b", "--", "--x-y"])
+    ['--num_units=5', '--out_dir', 'a-b', '--', '--x-y']
+    """
+    result = []
+    for position, word in enumerate(argv):
+        if word == "--":
+            return result + list(argv[position:])
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            word = "--" + name.replace("-", "_") + equals + value
+        result.append(word)
+    return result
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse with ESPnet's spelling, defaults shown, no abbreviations, one-line errors."""
+
+    def __init__(self, **kwargs):
+        kwargs.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
+        kwargs.setdefault("allow_abbrev", False)
+        super().__init__(**kwargs)
+
+    def parse_known_args(self, args=None, namespace=None):
+        words = sys.argv[1:] if args is None else args
+        return super().parse_known_args(underscored(words), namespace)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {self.prog}: {message} (--help lists all options)\n")
+
+
+def str2bool(value: str) -> bool:
+    """``true``/``false`` as ESPnet's shell scripts pass them."""
+    if value.lower() in ("true", "1", "yes"):
+        return True
+    if value.lower() in ("false", "0", "no"):
+        return False
+    raise argparse.ArgumentTypeError(f"{value!r} is neither true nor false")
+
+
+def add_shard_options(parser: argparse.ArgumentParser) -> None:
+    """The options of every stage that can be spread over processes and machines."""
+    parser.add_argument("--num_shards", type=int, default=1, help="into how many jobs it is split")
+    parser.add_argument("--shard", type=int, default=1, help="which of them this is, from 1")
+    parser.add_argument(
+        "--merge",
+        action="store_true",
+        help="do no work: join the output of all shards, after checking that none is missing",
+    )
+
+
+def check_shard(num_shards: int, shard: int) -> None:
+    """Raise unless ``1 <= shard <= num_shards``."""
+    if not 1 <= shard <= num_shards:
+        raise SpireError(f"--shard {shard} is not between 1 and --num_shards {num_shards}")
+
+
+def default_device(device: str) -> str:
+    """Resolve ``auto`` to ``cuda`` where there is one, else ``cpu``."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise SpireError(f"--device {device}: torch sees no GPU here; use --device cpu")
+    return device
+
+
+def setup_logging() -> None:
+    """ESPnet's log format, on stderr: stdout belongs to data."""
+    logging.basicConfig(
+        level=os.environ.get("SPIRE_LOG_LEVEL", "INFO"),
+        format="%(asctime)s (%(module)s:%(lineno)d) %(levelname)s: %(message)s",
+        stream=sys.stderr,
+    )
+    for noisy in ("httpx", "filelock", "matplotlib", "numexpr", "fsspec", "absl"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def run(main: Callable[[Optional[Sequence[str]]], None]) -> NoReturn:
+    """Call an entry point; turn a :class:`SpireError` into one line and exit status 1."""
+    try:
+        setup_logging()
+        main(None)
+    except SpireError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("error: interrupted; start the same command again to go on", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    sys.exit(0)

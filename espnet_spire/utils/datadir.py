@@ -1,0 +1,180 @@
+"""Kaldi's data directories: tables sorted by key in the C locale, UTF-8, validated when read.
+
+``wav.scp``, ``text``, ``utt2spk``, ``spk2utt``, ``segments``, ``utt2num_samples`` as Kaldi and
+ESPnet define them; ``text.tc.<lang>`` holds the true-cased translation into ``<lang>``, as in
+ESPnet's speech translation recipes; ``rejected.tsv`` lists what a stage refused:
+key, tab, reason.
+"""
+
+from pathlib import Path
+from typing import Dict, Iterable, Iterator, List, Mapping, Tuple
+
+from espnet_spire.utils.atomic import PathLike, atomic_write
+from espnet_spire.utils.errors import SpireError
+
+WAV_SCP = "wav.scp"
+SEGMENTS = "segments"
+TEXT = "text"
+UTT2SPK = "utt2spk"
+SPK2UTT = "spk2utt"
+NUM_SAMPLES = "utt2num_samples"
+REJECTED = "rejected.tsv"
+
+
+def translation_file(lang: str) -> str:
+    """Name of the file with the true-cased translations into ``lang``."""
+    return f"text.tc.{lang}"
+
+
+def iter_table(path: PathLike, *, allow_empty_value: bool = False) -> Iterator[Tuple[str, str]]:
+    """Yield ``(key, value)`` of a Kaldi table, one line in memory at a time.
+
+    Raises:
+        SpireError: missing file, not UTF-8, blank line, missing value, key repeated or out of
+            order; it names the file, the line and the key.
+    """
+    previous = None
+    line_number = 0
+    try:
+        stream = open(path, "rb")
+    except FileNotFoundError:
+        raise SpireError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise SpireError(f"{path}: is a directory, a Kaldi table was expected") from None
+    with stream:
+        for line_number, raw in enumerate(stream, 1):
+            where = f"{path}, line {line_number}"
+            try:
+                line = raw.decode("utf-8").rstrip("\r\n")
+            except UnicodeDecodeError:
+                raise SpireError(f"{where}: not valid UTF-8; convert the file") from None
+            # Kaldi separates by ASCII white space only: an ideographic space belongs to the text.
+            fields = line.replace("\t", " ").strip(" ").split(" ", 1)
+            key = fields[0]
+            value = fields[1].strip(" ") if len(fields) == 2 else ""
+            if not key:
+                raise SpireError(f"{where}: empty line; remove it")
+            if not value and not allow_empty_value:
+                raise SpireError(f"{where}: key {key} has no value")
+            if previous is not None and key <= previous:
+                reason = "is there twice" if key == previous else f"comes after {previous}"
+                raise SpireError(
+                    f"{where}: key {key} {reason}; keys must be unique and sorted (LC_ALL=C sort)"
+                )
+            previous = key
+            yield key, value
+
+
+def read_table(path: PathLike, *, allow_empty_value: bool = False) -> Dict[str, str]:
+    """:func:`iter_table` as a dictionary (in file order)."""
+    return dict(iter_table(path, allow_empty_value=allow_empty_value))
+
+
+def write_table(path: PathLike, table: Mapping[str, str]) -> None:
+    """Write a table sorted by key in the C locale, atomically.
+
+    Python compares strings by code point, which for UTF-8 is the C locale's byte order.
+    """
+    with atomic_write(path) as stream:
+        for key in sorted(table):
+            value = table[key]
+            if any(c in key for c in " \t\n") or "\n" in value or not key:
+                raise SpireError(f"{path}: key {key!r} or its value cannot stand in a table")
+            stream.write(f"{key} {value}\n" if value else f"{key}\n")
+
+
+def write_rejected(path: PathLike, rejected: Mapping[str, str]) -> None:
+    """Write ``key<TAB>reason`` lines, sorted; an empty mapping leaves an empty file."""
+    with atomic_write(path) as stream:
+        for key in sorted(rejected):
+            reason = " ".join(rejected[key].split())
+            stream.write(f"{key}\t{reason}\n")
+
+
+def read_rejected(path: PathLike) -> Dict[str, str]:
+    """Read what :func:`write_rejected` wrote."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise SpireError(f"{path}: no such file") from None
+    return dict(line.split("\t", 1) for line in lines)
+
+
+def speakers_to_utterances(utt2spk: Mapping[str, str]) -> Dict[str, str]:
+    """Invert ``utt2spk`` into Kaldi's ``spk2utt``."""
+    result: Dict[str, List[str]] = {}
+    for utterance in sorted(utt2spk):
+        result.setdefault(utt2spk[utterance], []).append(utterance)
+    return {speaker: " ".join(utterances) for speaker, utterances in result.items()}
+
+
+def write_data_dir(
+    directory: PathLike,
+    tables: Mapping[str, Mapping[str, str]],
+) -> None:
+    """Write tables (file name → table) into ``directory``, and ``spk2utt`` from ``utt2spk``."""
+    directory = Path(directory)
+    tables = dict(tables)
+    if UTT2SPK in tables:
+        tables[SPK2UTT] = speakers_to_utterances(tables[UTT2SPK])
+    for name, table in tables.items():
+        write_table(directory / name, table)
+
+
+def require_keys(
+    directory: PathLike, name: str, keys: Iterable[str], reference: str
+) -> Dict[str, str]:
+    """Read ``directory/name`` and insist that its keys are exactly ``keys`` (of ``reference``)."""
+    path = Path(directory) / name
+    table = read_table(path, allow_empty_value=name.startswith("text"))
+    expected = set(keys)
+    for missing in sorted(expected - table.keys())[:1]:
+        raise SpireError(f"{path}: utterance {missing} of {reference} is missing")
+    for extra in sorted(table.keys() - expected)[:1]:
+        raise SpireError(f"{path}: utterance {extra} is not in {reference}")
+    return table
+
+
+def utterance_keys(directory: PathLike) -> List[str]:
+    """The utterances of a data directory: those of ``segments``, else of ``wav.scp``."""
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise SpireError(f"{directory}: no such data directory")
+    source = SEGMENTS if (directory / SEGMENTS).exists() else WAV_SCP
+    keys = [key for key, _ in iter_table(directory / source)]
+    if not keys:
+        raise SpireError(f"{directory / source}: the data set is empty")
+    return keys
+
+
+def validate_data_dir(directory: PathLike, *, need_text: bool = True) -> int:
+    """Check a data directory as ``utils/validate_data_dir.sh`` would; return its utterances.
+
+    Every table that is there must have the same utterances; ``utt2spk`` must be there.
+    """
+    directory = Path(directory)
+    keys = utterance_keys(directory)
+    source = SEGMENTS if (directory / SEGMENTS).exists() else WAV_SCP
+    names = [UTT2SPK] + ([TEXT] if need_text else [])
+    names += sorted(path.name for path in directory.glob("text.tc.*"))
+    if (directory / NUM_SAMPLES).exists():
+        names.append(NUM_SAMPLES)
+    for name in names:
+        require_keys(directory, name, keys, f"{directory.name}/{source}")
+    if source == SEGMENTS:
+        recordings = read_table(directory / WAV_SCP)
+        for key, value in iter_table(directory / SEGMENTS):
+            recording = value.split()[0]
+            if recording not in recordings:
+                raise SpireError(
+                    f"{directory / SEGMENTS}: recording {recording} of {key} is not in wav.scp"
+                )
+    return len(keys)
+
+
+def shard_of(items: List, num_shards: int, shard: int) -> List:
+    """Every ``num_shards``-th item from number ``shard`` (counted from 1).
+
+    Interleaved, so that a set sorted by speaker or length gives shards of about equal work.
+    """
+    return items[shard - 1 :: num_shards]

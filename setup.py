@@ -1,0 +1,46 @@
+"""Packaging of espnet_spire; tested versions stand in constraints.txt."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+version = re.search(r'__version__ = "(.+)"', (here / "espnet_spire/__init__.py").read_text())
+
+setup(
+    name="espnet_spire",
+    version=version.group(1),
+    description="SPIRE for ESPnet: discrete speech units in a text translation LLM",
+    long_description=(here / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["espnet_spire", "espnet_spire.*"]),
+    install_requires=[
+        "espnet>=202511",
+        "torch>=2.6",
+        "torchaudio>=2.6",
+        "transformers>=5.0",
+        "deepspeed>=0.18",
+        "sentencepiece>=0.2.0",
+        "scikit-learn>=1.5",
+        "joblib",
+        "datasets>=3.0",
+        "safetensors>=0.4",
+        "soundfile>=0.12",
+        "jiwer>=4.0",
+        "sacrebleu>=2.5",
+        "whisper-normalizer>=0.1.10",
+        "matplotlib",
+        "tqdm",
+        "pyyaml",
+        # DeepSpeed builds its CPU optimizer and communication kernels with it at first use.
+        "ninja",
+    ],
+    extras_require={
+        # The spoken toy corpus: the library of eSpeak NG and its voices.
+        "mini": ["espeakng-loader>=0.2.4"],
+        "dev": ["pytest>=8", "ruff>=0.6"],
+    },
+)
