@@ -1,0 +1,32 @@
+"""Add K units and the ChatML tokens to a causal LM's vocabulary (stage 5)."""
+
+from espnet_spire.utils.cli import ArgumentParser, run
+
+
+def get_parser():
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--base", required=True, help="causal LM: directory or hub name")
+    parser.add_argument("--num_units", type=int, required=True, help="K, 5000 in the paper")
+    parser.add_argument("--out", required=True, help="model directory to write")
+    parser.add_argument("--seed", type=int, default=0, help="of the new rows")
+    parser.add_argument("--init", default="gaussian", choices=["gaussian", "mean"])
+    parser.add_argument("--codebook", help="where the units come from, noted in spire.json")
+    return parser
+
+
+def main(cmd=None):
+    args = get_parser().parse_args(cmd)
+    from espnet_spire.text.vocabulary import extend_vocabulary
+
+    extend_vocabulary(
+        args.base,
+        args.num_units,
+        args.out,
+        seed=args.seed,
+        method=args.init,
+        codebook=args.codebook,
+    )
+
+
+if __name__ == "__main__":
+    run(main)

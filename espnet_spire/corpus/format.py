@@ -1,0 +1,163 @@
+"""Audio of any kind to 16 kHz mono files, with the filters of training sets (stage 2)."""
+
+import multiprocessing
+from pathlib import Path
+from typing import Dict, List, NamedTuple, Optional, Tuple
+
+import soundfile
+import torch
+
+from espnet_spire.units.audio import SAMPLE_RATE, Source, load_audio, utterance_sources
+from espnet_spire.utils.atomic import PathLike, atomic_write
+from espnet_spire.utils.datadir import (
+    NUM_SAMPLES,
+    REJECTED,
+    TEXT,
+    UTT2SPK,
+    WAV_SCP,
+    read_table,
+    require_keys,
+    validate_data_dir,
+    write_data_dir,
+    write_rejected,
+)
+from espnet_spire.utils.errors import SpireError
+from espnet_spire.utils.progress import progress
+
+
+class Limits(NamedTuple):
+    """Durations in seconds outside of which an utterance is left out; ``None`` for no limit."""
+
+    shortest: Optional[float] = None
+    longest: Optional[float] = None
+
+    def reason(self, num_samples: int) -> Optional[str]:
+        """Why an utterance of this length is left out, or ``None``."""
+        seconds = num_samples / SAMPLE_RATE
+        if self.shortest is not None and seconds < self.shortest:
+            return f"{seconds:.3f} s is shorter than {self.shortest} s"
+        if self.longest is not None and seconds > self.longest:
+            return f"{seconds:.3f} s is longer than {self.longest} s"
+        return None
+
+
+class Converted(NamedTuple):
+    """Result of one conversion: the number of samples, or why there are none."""
+
+    key: str
+    num_samples: int
+    error: Optional[str]
+
+
+def _is_current(source: Source, target: Path) -> Optional[int]:
+    """Samples of ``target`` when it was made from ``source`` as it is now, else ``None``."""
+    try:
+        if target.stat().st_mtime_ns < Path(source.rxfilename).stat().st_mtime_ns:
+            return None
+        info = soundfile.info(str(target))
+    except (OSError, soundfile.LibsndfileError):
+        return None
+    return info.frames if info.samplerate == SAMPLE_RATE and info.channels == 1 else None
+
+
+def convert(job: Tuple[str, Source, str]) -> Converted:
+    """Write one utterance as 16-bit 16 kHz mono, unless that was done before."""
+    key, source, target_name = job
+    target = Path(target_name)
+    frames = _is_current(source, target)
+    if frames is None:
+        try:
+            samples = load_audio(source)
+        except SpireError as error:
+            return Converted(key, 0, str(error))
+        with atomic_write(target, "wb") as stream:
+            # Resampling can overshoot full scale a little.
+            soundfile.write(
+                stream,
+                samples.clip(-1.0, 32767 / 32768),
+                SAMPLE_RATE,
+                format=target.suffix[1:].upper(),
+                subtype="PCM_16",
+            )
+        frames = len(samples)
+    return Converted(key, frames, None)
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def _convert_all(jobs: List[Tuple[str, Source, str]], nj: int, desc: str) -> List[Converted]:
+    with progress(total=len(jobs), desc=desc, unit="utt") as bar:
+        # spawn, not fork: torch's thread pool does not survive a fork
+        with multiprocessing.get_context("spawn").Pool(nj, initializer=_one_thread) as pool:
+            results = []
+            for result in pool.imap(convert, jobs, chunksize=16):
+                results.append(result)
+                bar.update()
+    return results
+
+
+def format_data_dir(
+    data_dir: PathLike,
+    out: PathLike,
+    *,
+    limits: Limits,
+    audio_format: str = "flac",
+    nj: int = 1,
+    max_rejected: float = 0.0,
+) -> Dict[str, str]:
+    """Write ``out`` as a data directory of 16 kHz mono files.
+
+    Args:
+        data_dir: a valid Kaldi data directory with ``text``.
+        out: directory to write; audio goes to ``out/audio``.
+        limits: durations to keep; give ``Limits()`` for test sets.
+        audio_format: flac or wav.
+        nj: processes.
+        max_rejected: share of *unreadable* utterances above which this is an error.
+
+    Returns:
+        what was left out: utterance → reason (also in ``out/rejected.tsv``).
+    """
+    data_dir, out = Path(data_dir), Path(out)
+    validate_data_dir(data_dir)
+    sources = utterance_sources(data_dir)
+    audio = out / "audio"
+    jobs = [(key, source, str(audio / f"{key}.{audio_format}")) for key, source in sources.items()]
+    audio.mkdir(parents=True, exist_ok=True)
+    results = _convert_all(jobs, nj, f"format {data_dir}")
+
+    unreadable = {result.key: result.error for result in results if result.error}
+    if len(unreadable) > max_rejected * len(results):
+        write_rejected(out / REJECTED, unreadable)
+        key, reason = next(iter(unreadable.items()))
+        raise SpireError(
+            f"{data_dir}: {len(unreadable)} of {len(results)} utterances are unusable, first"
+            f" {key}: {reason} (all in {out / REJECTED}; --max_rejected allows a share)"
+        )
+    text = read_table(data_dir / TEXT, allow_empty_value=True)
+    rejected = dict(unreadable)
+    for result in results:
+        if result.key not in rejected:
+            reason = limits.reason(result.num_samples)
+            if reason is None and not text[result.key] and limits != Limits():
+                reason = "empty transcript"
+            if reason is not None:
+                rejected[result.key] = reason
+    kept = {result.key: result.num_samples for result in results if result.key not in rejected}
+    if not kept:
+        raise SpireError(f"{data_dir}: nothing is left after filtering; see {out / REJECTED}")
+    tables = {
+        WAV_SCP: {key: str(audio / f"{key}.{audio_format}") for key in kept},
+        NUM_SAMPLES: {key: str(count) for key, count in kept.items()},
+    }
+    for path in [data_dir / TEXT, data_dir / UTT2SPK, *sorted(data_dir.glob("text.tc.*"))]:
+        table = require_keys(data_dir, path.name, sources, WAV_SCP)
+        tables[path.name] = {key: table[key] for key in kept}
+    for key in rejected:
+        Path(audio / f"{key}.{audio_format}").unlink(missing_ok=True)
+    write_rejected(out / REJECTED, rejected)
+    write_data_dir(out, tables)
+    return rejected
+
