@@ -303,12 +303,14 @@ class MaskedPrediction(torch.nn.Module):
         hidden = hubert.feature_projection(hidden)
         hidden = torch.where(mask.unsqueeze(-1), hubert.masked_spec_embed, hidden)
         hidden = hubert.encoder(hidden).last_hidden_state
-        predicted = torch.nn.functional.normalize(self.projection(hidden[mask]), dim=-1)
+        predicted = torch.nn.functional.normalize(self.projection(hidden), dim=-1)
         codes = torch.nn.functional.normalize(self.codes, dim=-1)
         logits = predicted @ codes.T / self.logit_scale
-        target = labels[mask]
-        loss = torch.nn.functional.cross_entropy(logits, target)
-        return loss, (logits.argmax(dim=-1) == target).float().mean()
+        losses = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), labels.flatten(), reduction="none"
+        ).view_as(labels)
+        correct = (logits.detach().argmax(dim=-1) == labels)[mask].float().mean()
+        return losses[mask].mean(), losses[~mask].mean(), correct
 
 
 def learning_rate_factor(step: int, total: int, warmup: float) -> float:

@@ -131,12 +131,9 @@ def score_job(job: Job) -> List[Score]:
             "first": matched.missing[:KEYS_SHOWN],
         },
     }
-    try:
-        if job.task == "asr":
-            return _score_recognition(job, matched, common)
-        return _score_translation(job, matched, common, sources)
-    except SpireError as error:
-        raise SpireError(f"{job.ref}: {error}") from None
+    if job.task == "asr":
+        return _score_recognition(job, matched, common)
+    return _score_translation(job, matched, common, sources)
 
 
 def _score_recognition(job: Job, matched: Matched, common: Dict[str, Any]) -> List[Score]:
@@ -145,10 +142,13 @@ def _score_recognition(job: Job, matched: Matched, common: Dict[str, Any]) -> Li
             f"{job.hyp}: {job.lang} is written without spaces between words; read CER, not WER"
         )
     # Both are computed before either is written: an error leaves nothing behind.
-    results = [
-        (unit, *error_rate(matched.references, matched.hypotheses, lang=job.lang, unit=unit))
-        for unit in (WORD, CHARACTER)
-    ]
+    try:
+        results = [
+            (unit, *error_rate(matched.references, matched.hypotheses, lang=job.lang, unit=unit))
+            for unit in (WORD, CHARACTER)
+        ]
+    except SpireError as error:
+        raise SpireError(f"{job.ref}: {error}") from None
     for unit, score, errors in results:
         per_utterance = [
             {
@@ -169,9 +169,7 @@ def _score_recognition(job: Job, matched: Matched, common: Dict[str, Any]) -> Li
 def _score_translation(
     job: Job, matched: Matched, common: Dict[str, Any], sources: Mapping[str, str]
 ) -> List[Score]:
-    bleu_score = bleu(
-        matched.references, matched.hypotheses, lang=job.lang, tokenize=job.tokenize
-    )
+    bleu_score = bleu(matched.references, matched.hypotheses, lang=job.lang, tokenize=job.tokenize)
     chrf_score, each = chrf(matched.references, matched.hypotheses)
     per_utterance = []
     for key, ref, hyp, value in zip(
@@ -220,8 +218,7 @@ def render(result: Mapping[str, Any]) -> str:
     for score in result["scores"]:
         lines += [
             "",
-            f"{score['metric'].upper()} {score['value']:.2f} "
-            f"over {score['utterances']} utterances",
+            f"{score['metric'].upper()} {score['value']:.2f} over {score['utterances']} utterances",
             f"  signature: {score['signature']}",
         ]
         lines += [f"  {name}: {_plain(value)}" for name, value in score["counts"].items()]
@@ -243,8 +240,8 @@ def render(result: Mapping[str, Any]) -> str:
         lines.append("")
         if is_recognition:
             lines.append(
-                f"{entry['utterance']}: {_edits(entry)} errors "
-                f"({entry['substitutions']} S, {entry['deletions']} D, {entry['insertions']} I)"
+                f"{entry['utterance']}: {entry['substitutions']} S, {entry['deletions']} D, "
+                f"{entry['insertions']} I"
             )
             lines.append(alignment_text(entry["reference"], entry["hypothesis"], unit=unit))
         else:

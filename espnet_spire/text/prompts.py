@@ -14,6 +14,7 @@ from espnet_spire.units.notation import units_to_chars
 
 IM_START = "<|im_start|>"
 IM_END = "<|im_end|>"
+CHATML_TOKENS = (IM_END, IM_START)
 
 # The same layout as chatml_pieces, for users of `apply_chat_template`, vLLM and pipelines.
 CHAT_TEMPLATE = (

@@ -16,14 +16,13 @@ from typing import Any, Dict, List, Optional
 
 import torch
 
-from espnet_spire.text.prompts import CHAT_TEMPLATE, IM_END, IM_START
+from espnet_spire.text.prompts import CHAT_TEMPLATE, CHATML_TOKENS
 from espnet_spire.units.notation import unit_to_char
 from espnet_spire.utils.atomic import PathLike, atomic_dir, read_json, write_json
 from espnet_spire.utils.errors import SpireError
 
 SPIRE_JSON = "spire.json"
 MEGATRON_TOKENS = ("<CLS>", "<EOD>", "<MASK>", "<PAD>", "<SEP>")
-CHATML_TOKENS = (IM_END, IM_START)
 ROW_MULTIPLE = 64
 # The covariance of the existing rows is scaled by this (paper, section 3.2.2; Hewitt 2021).
 COVARIANCE_SCALE = 1e-5

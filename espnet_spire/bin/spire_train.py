@@ -1,0 +1,21 @@
+"""Train SPIRE: an ESPnet task (stages 8 and 10)."""
+
+from espnet_spire.utils.cli import run, underscored
+
+
+def get_parser():
+    from espnet_spire.tasks.spire import SpireTask
+
+    return SpireTask.get_parser()
+
+
+def main(cmd=None):
+    import sys
+
+    from espnet_spire.tasks.spire import SpireTask
+
+    SpireTask.main(cmd=underscored(sys.argv[1:] if cmd is None else cmd))
+
+
+if __name__ == "__main__":
+    run(main)

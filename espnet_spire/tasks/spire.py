@@ -1,0 +1,149 @@
+"""SpireTask: continued pre-training and instruction tuning as an ESPnet task."""
+
+import argparse
+from pathlib import Path
+from typing import List, Optional, Tuple
+
+from espnet2.iterators.abs_iter_factory import AbsIterFactory
+from espnet2.tasks.abs_task import AbsTask
+from espnet2.utils.types import int_or_none, str2bool
+
+from espnet_spire.model.causal_lm import SpireShell
+from espnet_spire.text.vocabulary import read_spire_json
+from espnet_spire.train.mixture import load_examples
+from espnet_spire.train.trainer import ExampleBatches, SpireTrainer
+from espnet_spire.utils.errors import SpireError
+
+# Options of AbsTask that do nothing here; they would mislead, so they are hidden and refused.
+UNUSED = (
+    "accum_grad adapter adapter_conf allow_multi_rates allow_variable_data_keys batch_bins"
+    " batch_size batch_type best_model_criterion category_sample_size category_upsampling_factor"
+    " chunk_default_fs chunk_discard_short_samples chunk_excluded_key_prefixes chunk_length"
+    " chunk_max_abs_length chunk_shift_ratio collect_stats create_graph_in_tensorboard"
+    " dataset_scaling_factor dataset_upsampling_factor ddp_comm_hook drop_last_iter"
+    " early_stopping_criterion exclude_weight_decay exclude_weight_decay_conf freeze_param"
+    " grad_clip grad_clip_type grad_noise gradient_as_bucket_view ignore_init_mismatch init_param"
+    " keep_nbest_models max_batch_size max_cache_fd max_cache_size max_epoch min_batch_size"
+    " multi_task_dataset multiple_iterator nbest_averaging_interval no_forward_run num_att_plot"
+    " num_cache_chunks num_iters_per_epoch num_workers optim optim_conf patience save_strategy"
+    " scheduler scheduler_conf sharded_ddp shuffle_within_batch sort_batch sort_in_batch"
+    " train_data_path_and_name_and_type train_dtype unused_parameters upsampling_factor use_adapter"
+    " use_amp use_deepspeed use_matplotlib use_wandb val_scheduler_criterion"
+    " valid_batch_bins valid_batch_size valid_batch_type valid_data_path_and_name_and_type"
+    " valid_iterator_type valid_max_cache_size wandb_entity wandb_id wandb_model_log_interval"
+    " wandb_name wandb_project write_collected_feats train_shape_file valid_shape_file"
+    " pretrain_path fold_length"
+).split()
+
+
+class ExampleIterFactory(AbsIterFactory):
+    """Hands examples to the trainer, which plans its batches by global step."""
+
+    def __init__(self, batches: Optional[ExampleBatches]) -> None:
+        self.batches = batches
+
+    def build_iter(self, epoch: int, shuffle: bool = None):
+        raise RuntimeError("SpireTrainer iterates by steps, not by epochs")
+
+
+class SpireTask(AbsTask):
+    """An LLM over units and text, trained by :class:`SpireTrainer` with DeepSpeed."""
+
+    num_optimizers = 1
+    trainer = SpireTrainer
+    class_choices_list: List = []
+
+    @classmethod
+    def add_task_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        group = parser.add_argument_group("SPIRE")
+        add = group.add_argument
+        add("--model", help="extended model directory to start from")
+        add("--train_examples", help="directory made by make_examples")
+        add("--valid_examples", help="the same for validation (optional)")
+        add("--dtype", default="float32", choices=["float32", "bfloat16"])
+        add("--num_epochs", type=float, default=1.0, help="passes over the examples")
+        add("--batch_tokens", type=int_or_none, help="padded tokens a step, over all ranks")
+        add("--batch_examples", type=int_or_none, help="sequences a step, over all ranks")
+        add("--micro_batch_tokens", type=int_or_none, help="padded tokens a forward pass")
+        add("--learning_rate", type=float, default=3e-5, help="peak")
+        add("--warmup_steps", type=int, default=100)
+        add("--final_lr_ratio", type=float, default=0.1, help="last rate over peak (cosine)")
+        add("--weight_decay", type=float, default=0.1, help="of matrices")
+        add("--adam_beta1", type=float, default=0.9)
+        add("--adam_beta2", type=float, default=0.95)
+        add("--adam_eps", type=float, default=1e-5)
+        add("--clip_grad_norm", type=float, default=1.0, help="0 for no clipping")
+        add("--gradient_checkpointing", type=str2bool, default=False)
+        add("--save_interval_steps", type=int, default=500)
+        add("--eval_interval_steps", type=int, default=500)
+        add("--keep_checkpoints", type=int, default=2, help="the last k")
+        parser.set_defaults(
+            iterator_type="task",
+            num_att_plot=0,
+            dist_backend="gloo",
+            resume=True,
+            required=["output_dir", "model", "train_examples", "deepspeed_config"],
+        )
+
+    @classmethod
+    def get_parser(cls) -> argparse.ArgumentParser:
+        parser = super().get_parser()
+        for action in parser._actions:
+            if action.dest in UNUSED:
+                action.help = argparse.SUPPRESS
+        return parser
+
+    @classmethod
+    def check_required_command_args(cls, args: argparse.Namespace) -> None:
+        parser = cls.get_parser()
+        for name in UNUSED:
+            if hasattr(args, name) and getattr(args, name) != parser.get_default(name):
+                raise SpireError(
+                    f"--{name} does nothing in SpireTask; see --help for what it obeys"
+                )
+        if args.batch_tokens is None and args.batch_examples is None:
+            raise SpireError("give --batch_tokens, --batch_examples or both")
+        super().check_required_command_args(args)
+
+    @classmethod
+    def build_collate_fn(cls, args: argparse.Namespace, train: bool):
+        return None
+
+    @classmethod
+    def build_preprocess_fn(cls, args: argparse.Namespace, train: bool):
+        return None
+
+    @classmethod
+    def required_data_names(cls, train: bool = True, inference: bool = False) -> Tuple[str, ...]:
+        return ()
+
+    @classmethod
+    def optional_data_names(cls, train: bool = True, inference: bool = False) -> Tuple[str, ...]:
+        return ()
+
+    @classmethod
+    def build_model(cls, args: argparse.Namespace) -> SpireShell:
+        read_spire_json(args.model)
+        return SpireShell(args.model)
+
+    @classmethod
+    def build_optimizers(cls, args: argparse.Namespace, model) -> List:
+        return []
+
+    @classmethod
+    def build_model_from_file(cls, config_file=None, model_file=None, device: str = "cpu"):
+        raise SpireError(
+            "a trained SPIRE model is a Hugging Face directory: make it with"
+            " espnet_spire.bin.export and load it with AutoModelForCausalLM"
+        )
+
+    @classmethod
+    def build_iter_factory(cls, args, distributed_option, mode: str, kwargs: dict = None):
+        from transformers import AutoTokenizer
+
+        path = args.train_examples if mode == "train" else args.valid_examples
+        if path is None:
+            return ExampleIterFactory(None)
+        tokenizer = AutoTokenizer.from_pretrained(args.model)
+        dataset = load_examples(Path(path))
+        return ExampleIterFactory(ExampleBatches(dataset, tokenizer.convert_tokens_to_ids("<PAD>")))

@@ -1,0 +1,179 @@
+"""Pictures of a run: how evenly the units are used, and how the loss fell. PNG, no display."""
+
+import json
+import math
+from pathlib import Path
+from typing import Dict, List, NamedTuple, Sequence
+
+import numpy as np
+
+from espnet_spire.utils.atomic import PathLike, atomic_write
+from espnet_spire.utils.errors import SpireError
+
+RAW, LINE, VALID, GRID = "#9db8d9", "#1f4e8c", "#c8541c", "#d9d9d9"
+
+
+class UnitUse(NamedTuple):
+    """``dead``: share of units never used (0-1); ``perplexity``: 2^entropy of use, 0 to K."""
+
+    dead: float
+    perplexity: float
+
+
+def unit_use(counts: Sequence[int]) -> UnitUse:
+    """Statistics of K unit counts.
+
+    Raises:
+        SpireError: no unit, a negative count, or nothing was counted.
+    """
+    counts = np.asarray(counts)
+    if counts.ndim != 1 or counts.size == 0 or (counts < 0).any():
+        raise SpireError(f"unit counts must be K numbers from 0, got shape {counts.shape}")
+    total = counts.sum()
+    if total == 0:
+        raise SpireError(f"none of {counts.size} units was used: the unit file has no unit in it")
+    share = counts[counts > 0] / total
+    return UnitUse(
+        dead=float((counts == 0).mean()),
+        perplexity=float(np.exp2(-(share * np.log2(share)).sum())),
+    )
+
+
+def plot_unit_use(counts: Sequence[int], path: PathLike, title: str) -> UnitUse:
+    """Draw how often each of K units was used, most used first, log scale; return the statistics.
+
+    Args:
+        counts: K counts, index = unit.
+        path: PNG file to write.
+        title: heading; the share of dead units and the perplexity are written beneath it.
+    """
+    use = unit_use(counts)
+    ordered = np.sort(np.asarray(counts))[::-1]
+    alive = ordered[ordered > 0]
+    figure, axes = _axes()
+    # one shape for all: thousands of bars take seconds
+    axes.stairs(alive, np.arange(len(alive) + 1) + 0.5, baseline=0.5, fill=True, color=LINE)
+    axes.set_yscale("log")
+    axes.set_xlim(0.5, len(ordered) + 0.5)
+    axes.set_ylim(0.7, float(ordered[0]) * 1.5)
+    if len(alive) < len(ordered):
+        axes.axvspan(len(alive) + 0.5, len(ordered) + 0.5, color=GRID, label="never used")
+        axes.legend(framealpha=1, edgecolor="none", loc="upper right")
+    axes.set_xlabel("units, most used first")
+    axes.set_ylabel("times used")
+    _titles(
+        axes,
+        title,
+        f"{len(ordered)} units, {use.dead:.1%} dead, perplexity {use.perplexity:.1f}, "
+        f"{int(ordered.sum()):,} uses",
+    )
+    _save(figure, path)
+    return use
+
+
+def read_history(path: PathLike) -> Dict[str, Dict[int, float]]:
+    """Read JSON lines ``{"step", "loss", …}`` and ``{"step", "valid_loss"}``.
+
+    A step that is there twice (a resumed run) counts as it was last; a last line without its end
+    (a killed run) is left out, as are values that are not finite.
+
+    Returns:
+        ``{"loss": {step: value}, "valid_loss": {step: value}}``, steps ascending.
+
+    Raises:
+        SpireError: missing file, a line that is not such JSON, or no loss at all.
+    """
+    curves: Dict[str, Dict[int, float]] = {"loss": {}, "valid_loss": {}}
+    try:
+        lines = Path(path).read_bytes().split(b"\n")
+    except FileNotFoundError:
+        raise SpireError(f"{path}: no such file") from None
+    # What follows the last newline is empty, or half a line that a killed run left.
+    for number, line in enumerate(lines[:-1], 1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+            step = int(entry["step"])
+            for name, curve in curves.items():
+                if entry.get(name) is not None and math.isfinite(float(entry[name])):
+                    curve[step] = float(entry[name])
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise SpireError(
+                f'{path}, line {number}: {{"step": …, "loss": …}} was expected ({error!r})'
+            ) from None
+    if not any(curves.values()):
+        raise SpireError(f"{path}: there is no loss in it")
+    return {name: dict(sorted(curve.items())) for name, curve in curves.items()}
+
+
+def smooth(values: Sequence[float], window: int) -> List[float]:
+    """Centred moving average; at the ends over the values there are.
+
+    >>> smooth([0.0, 3.0, 6.0, 0.0], 3)
+    [1.5, 3.0, 3.0, 3.0]
+    """
+    sums = np.concatenate([[0.0], np.cumsum(np.asarray(values, dtype=np.float64))])
+    n, half = len(values), window // 2
+    low = np.maximum(np.arange(n) - half, 0)
+    high = np.minimum(np.arange(n) + half + 1, n)
+    return ((sums[high] - sums[low]) / (high - low)).tolist()
+
+
+def plot_loss(history_jsonl: PathLike, path: PathLike, title: str) -> None:
+    """Draw training loss (faint: each step; dark: smoothed) and validation loss by step."""
+    curves = read_history(history_jsonl)
+    train, valid = curves["loss"], curves["valid_loss"]
+    figure, axes = _axes()
+    facts = []
+    if train:
+        steps, values = list(train), list(train.values())
+        smoothed = smooth(values, max(1, len(values) // 25) | 1)
+        axes.plot(steps, values, color=RAW, linewidth=0.8, label="training, each report")
+        axes.plot(steps, smoothed, color=LINE, linewidth=1.8, label="training, smoothed")
+        facts.append(f"training loss {smoothed[0]:.3f} → {smoothed[-1]:.3f}")
+    if valid:
+        axes.plot(
+            list(valid),
+            list(valid.values()),
+            color=VALID,
+            marker="o",
+            markersize=4,
+            linewidth=1.5,
+            label="validation",
+        )
+        facts.append(
+            f"validation loss {list(valid.values())[-1]:.3f}, best {min(valid.values()):.3f}"
+        )
+    axes.set_xlabel("optimizer step")
+    axes.set_ylabel("loss (nats per target token)")
+    axes.legend(frameon=False)
+    _titles(axes, title, ", ".join(facts))
+    _save(figure, path)
+
+
+def _axes():
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise SpireError("plots need matplotlib: pip install matplotlib") from None
+    # Without pyplot there is no global state: the backend of a caller stays as it was.
+    figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color=GRID, linewidth=0.6)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _titles(axes, title: str, facts: str) -> None:
+    axes.set_title(f"{title}\n", loc="left", fontsize=12, fontweight="bold")
+    axes.text(0, 1.02, facts, transform=axes.transAxes, fontsize=9, color="#555555")
+
+
+def _save(figure, path: PathLike) -> None:
+    with atomic_write(path, "wb") as stream:
+        # No "Software" entry: the same run gives the same bytes.
+        figure.savefig(stream, format="png", metadata={"Software": None})
