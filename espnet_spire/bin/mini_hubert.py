@@ -12,7 +12,9 @@ def get_parser() -> ArgumentParser:
         prog="mini_hubert",
         description="Train a small HuBERT by masked prediction of MFCC k-means labels.",
     )
-    parser.add_argument("--data_dir", required=True, help="a Kaldi data directory with wav.scp")
+    parser.add_argument(
+        "--data_dir", required=True, nargs="+", help="Kaldi data directories with wav.scp"
+    )
     parser.add_argument("--out", required=True, help="the Hugging Face directory to write")
     parser.add_argument("--config", help="YAML settings, see conf/mini_hubert.yaml")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same model")

@@ -3,16 +3,23 @@
 ``facebook/hubert-large-ll60k`` in everything but size: raw 16 kHz waveform in, layer-normalised
 convolutions, stable layer norm, masked prediction of k-means labels of MFCC, which is HuBERT's
 first iteration (Hsu et al. 2021). What is saved is an ordinary Hugging Face directory.
+
+One thing is added so that minutes are enough: for its first few hundred updates the
+convolutional front end learns to tell the labels of frames that it sees (no mask, no
+transformer). From a random front end, masked prediction alone spends those minutes on a plateau.
 """
 
 import dataclasses
+import itertools
 import logging
+import math
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, NamedTuple, Sequence, Tuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from espnet_spire.mini.channels_last import front_end
 from espnet_spire.mini.mfcc_labels import HOP, SAMPLE_RATE, WINDOW, cluster, mfcc, num_frames
@@ -41,12 +48,16 @@ class SmallHubertConfig:
     normalize_mfcc: bool = True
     mask_prob: float = 0.5
     mask_span: int = 8
+    unmasked_weight: float = 0.3
     logit_scale: float = 0.1
-    passes: int = 4
-    batch_seconds: float = 40.0
+    front_end_passes: float = 0.6
+    front_end_batch_seconds: float = 10.0
+    front_end_learning_rate: float = 3e-3
+    passes: float = 2.5
+    batch_seconds: float = 15.0
     max_crop_seconds: float = 10.0
-    learning_rate: float = 1e-3
-    warmup: float = 0.1
+    learning_rate: float = 2e-3
+    warmup: float = 0.05
     weight_decay: float = 0.01
     grad_clip: float = 1.0
     held_out: int = 48
@@ -54,9 +65,13 @@ class SmallHubertConfig:
 
     def __post_init__(self):
         positive = ("num_clusters", "kmeans_frames", "mask_span", "passes", "batch_seconds")
-        for name in positive + ("max_crop_seconds", "learning_rate", "held_out", "logit_scale"):
+        positive += ("max_crop_seconds", "learning_rate", "held_out", "logit_scale")
+        for name in positive + ("front_end_batch_seconds", "front_end_learning_rate", "grad_clip"):
             if not getattr(self, name) > 0:
                 raise SpireError(f"{name}: {getattr(self, name)} must be above 0")
+        for name in ("front_end_passes", "unmasked_weight", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise SpireError(f"{name}: {getattr(self, name)} must not be negative")
         if not 0 < self.mask_prob < 1:
             raise SpireError(f"mask_prob: {self.mask_prob} is not between 0 and 1")
         if not 0 <= self.warmup < 1:
@@ -122,6 +137,8 @@ def hubert_config(overrides: Mapping[str, Any]):
         "conv_dim": (32, 32, 48, 48, 64, 64, 64),
         "num_conv_pos_embeddings": 32,
         "num_conv_pos_embedding_groups": 4,
+        # 1 / sqrt(hidden_size), about: the usual 0.02 is made for models ten times as wide.
+        "initializer_range": 0.1,
         # A few hundred updates over-fit nothing: dropout would only slow them down, and
         # dropped layers would leave the layer that units come from half trained.
         "layerdrop": 0.0,
@@ -151,9 +168,10 @@ class Utterance(NamedTuple):
 
 
 class Step(NamedTuple):
-    """Loss (nats a masked frame) and accuracy (0–1) of one batch."""
+    """One update of masked prediction: nats a frame, and the share of masked frames (0–1) hit."""
 
     loss: float
+    unmasked_loss: float
     accuracy: float
 
 
@@ -162,8 +180,10 @@ def standardized(samples: np.ndarray) -> np.ndarray:
     return (samples - samples.mean()) / np.sqrt(samples.var() + 1e-7)
 
 
-def load_utterances(data_dir: PathLike, config: SmallHubertConfig, seed: int) -> List[Utterance]:
-    """Audio of a Kaldi data directory, with the MFCC labels of each frame.
+def load_utterances(
+    data_dirs: Sequence[PathLike], config: SmallHubertConfig, seed: int
+) -> List[Utterance]:
+    """Audio of Kaldi data directories, with the MFCC labels of each frame.
 
     Kept as float16: rounding is 66 dB below the signal, and hours of audio fit into memory.
 
@@ -174,8 +194,10 @@ def load_utterances(data_dir: PathLike, config: SmallHubertConfig, seed: int) ->
     from espnet_spire.units.audio import iter_audio, utterance_sources
 
     waveforms, features, short = [], [], []
-    total = len(utterance_sources(data_dir))
-    for key, samples in progress(iter_audio(data_dir), total=total, desc="MFCC", unit="utt"):
+    name = ", ".join(str(data_dir) for data_dir in data_dirs)
+    total = sum(len(utterance_sources(data_dir)) for data_dir in data_dirs)
+    audio = itertools.chain.from_iterable(iter_audio(data_dir) for data_dir in data_dirs)
+    for key, samples in progress(audio, total=total, desc="MFCC", unit="utt"):
         # A shorter one would be masked from end to end.
         if num_frames(len(samples)) < 2 * config.mask_span:
             short.append(key)
@@ -185,11 +207,11 @@ def load_utterances(data_dir: PathLike, config: SmallHubertConfig, seed: int) ->
     if short:
         logging.warning(
             "%s: %d of %d utterances are shorter than %d frames and are left out: %s%s",
-            *(data_dir, len(short), total, 2 * config.mask_span, ", ".join(short[:5])),
+            *(name, len(short), total, 2 * config.mask_span, ", ".join(short[:5])),
             " …" if len(short) > 5 else "",
         )
     if len(waveforms) < 2:
-        raise SpireError(f"{data_dir}: fewer than two utterances are long enough to train on")
+        raise SpireError(f"{name}: fewer than two utterances are long enough to train on")
     logging.info("k-means with %d clusters over MFCC", config.num_clusters)
     try:
         labels = cluster(
@@ -199,8 +221,8 @@ def load_utterances(data_dir: PathLike, config: SmallHubertConfig, seed: int) ->
             seed=seed,
         )
     except SpireError as error:
-        raise SpireError(f"{data_dir}: {error}") from None
-    return [Utterance(*pair) for pair in zip(waveforms, labels)]
+        raise SpireError(f"{name}: {error}") from None
+    return [Utterance(*pair) for pair in zip(waveforms, labels, strict=True)]
 
 
 def plan_batches(
@@ -276,7 +298,7 @@ def span_mask(
 
 
 class MaskedPrediction(torch.nn.Module):
-    """A HubertModel and the head that training throws away."""
+    """A HubertModel and the heads that are thrown away after training."""
 
     def __init__(self, hubert: torch.nn.Module, num_clusters: int, logit_scale: float):
         """Args: a transformers ``HubertModel``, K, and the temperature of the cosines."""
@@ -285,10 +307,23 @@ class MaskedPrediction(torch.nn.Module):
         self.hubert = hubert
         self.projection = torch.nn.Linear(size, size)
         self.codes = torch.nn.Parameter(torch.randn(num_clusters, size))
+        self.front_end_head = torch.nn.Linear(size, num_clusters)
+        with torch.no_grad():
+            # transformers draws it from [0, 1): far larger than what it stands in for here.
+            hubert.masked_spec_embed.mul_(0.1)
         self.logit_scale = logit_scale
 
-    def forward(self, waveforms: Tensor, labels: Tensor, mask: Tensor) -> Tuple[Tensor, Tensor]:
-        """Masked prediction: cross-entropy over cosines to the codes, masked frames only.
+    def visible_loss(self, waveforms: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross-entropy of the labels from the front end alone, nothing masked.
+
+        Args: as for :meth:`forward`.
+        """
+        hidden = front_end(self.hubert.feature_extractor, waveforms)
+        logits = self.front_end_head(self.hubert.feature_projection(hidden))
+        return functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
+
+    def forward(self, waveforms: Tensor, labels: Tensor, mask: Tensor) -> Tuple[Tensor, ...]:
+        """Masked prediction: cross-entropy over cosines to one learned code a cluster.
 
         Args:
             waveforms: (batch, samples), standardised.
@@ -296,21 +331,20 @@ class MaskedPrediction(torch.nn.Module):
             mask: bool, (batch, frames); true frames are hidden from the transformer.
 
         Returns:
-            mean loss and mean accuracy over the masked frames.
+            mean loss of the masked frames, mean loss of the others (0 where there are none), and
+            the share of the masked frames that was predicted right.
         """
         hubert = self.hubert
-        hidden = front_end(hubert.feature_extractor, waveforms)
-        hidden = hubert.feature_projection(hidden)
+        hidden = hubert.feature_projection(front_end(hubert.feature_extractor, waveforms))
         hidden = torch.where(mask.unsqueeze(-1), hubert.masked_spec_embed, hidden)
         hidden = hubert.encoder(hidden).last_hidden_state
-        predicted = torch.nn.functional.normalize(self.projection(hidden), dim=-1)
-        codes = torch.nn.functional.normalize(self.codes, dim=-1)
+        predicted = functional.normalize(self.projection(hidden), dim=-1)
+        codes = functional.normalize(self.codes, dim=-1)
         logits = predicted @ codes.T / self.logit_scale
-        losses = torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1), labels.flatten(), reduction="none"
-        ).view_as(labels)
-        correct = (logits.detach().argmax(dim=-1) == labels)[mask].float().mean()
-        return losses[mask].mean(), losses[~mask].mean(), correct
+        losses = functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
+        hit = (logits.detach().argmax(dim=-1) == labels)[mask].float().mean()
+        visible = losses[~mask]
+        return losses[mask].mean(), visible.sum() / max(1, visible.numel()), hit
 
 
 def learning_rate_factor(step: int, total: int, warmup: float) -> float:
@@ -321,48 +355,115 @@ def learning_rate_factor(step: int, total: int, warmup: float) -> float:
     return (total - step) / max(1, total - rise + 1)
 
 
-def train_model(
-    model: MaskedPrediction, utterances: Sequence[Utterance], config: SmallHubertConfig, seed: int
-) -> List[Step]:
-    """Train in place; return loss and accuracy of every update."""
-    rng = np.random.default_rng(seed)
+def plan_passes(
+    frames: Sequence[int],
+    passes: float,
+    batch_seconds: float,
+    max_crop: int,
+    rng: np.random.Generator,
+) -> List[np.ndarray]:
+    """:func:`plan_batches` for ``passes`` passes, of which the last may be a part of one."""
+    batch_frames = max(1, int(batch_seconds * SAMPLE_RATE / HOP))
+    plan: List[np.ndarray] = []
+    while passes > 0:
+        batches = plan_batches(frames, batch_frames, max_crop, rng)
+        plan += batches if passes >= 1 else batches[: max(1, round(passes * len(batches)))]
+        passes -= 1
+    return plan
+
+
+def _finite(loss: float, updates: int) -> float:
+    if not math.isfinite(loss):
+        raise SpireError(
+            f"small HuBERT: the loss is {loss} after {updates} updates; lower learning_rate and"
+            " front_end_learning_rate"
+        )
+    return loss
+
+
+class _Optimizer:
+    """AdamW with warm-up, linear decay and clipping over a known number of updates."""
+
+    def __init__(self, parameters, rate: float, total: int, config: SmallHubertConfig):
+        self.parameters = list(parameters)
+        self.clip = config.grad_clip
+        self.adamw = torch.optim.AdamW(
+            self.parameters,
+            lr=rate,
+            betas=(0.9, 0.98),
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.adamw, lambda step: learning_rate_factor(step, total, config.warmup)
+        )
+
+    def update(self, loss: Tensor) -> None:
+        self.adamw.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        self.adamw.step()
+        self.schedule.step()
+
+
+def _max_crop(config: SmallHubertConfig) -> int:
+    return max(2 * config.mask_span, int(config.max_crop_seconds * SAMPLE_RATE / HOP))
+
+
+def train_front_end(
+    model: MaskedPrediction,
+    utterances: Sequence[Utterance],
+    config: SmallHubertConfig,
+    rng: np.random.Generator,
+) -> List[float]:
+    """Train front end and feature projection on visible frames, in place; the loss by update."""
+    crop = _max_crop(config)
     frames = [len(utterance.labels) for utterance in utterances]
-    rate = SAMPLE_RATE / HOP
-    crop = max(2 * config.mask_span, int(config.max_crop_seconds * rate))
-    batch_frames = int(config.batch_seconds * rate)
-    plan = [
-        batch
-        for _ in range(config.passes)
-        for batch in plan_batches(frames, batch_frames, crop, rng)
-    ]
-    optimizer = torch.optim.AdamW(
-        model.parameters(),
-        lr=config.learning_rate,
-        betas=(0.9, 0.98),
-        weight_decay=config.weight_decay,
+    plan = plan_passes(frames, config.front_end_passes, config.front_end_batch_seconds, crop, rng)
+    hubert = model.hubert
+    trained = (hubert.feature_extractor, hubert.feature_projection, model.front_end_head)
+    optimizer = _Optimizer(
+        itertools.chain.from_iterable(module.parameters() for module in trained),
+        config.front_end_learning_rate,
+        len(plan),
+        config,
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: learning_rate_factor(step, len(plan), config.warmup)
-    )
-    history = []
+    history: List[float] = []
+    model.train()
+    bar = progress(plan, desc="small HuBERT, front end", unit="batch")
+    for batch in bar:
+        loss = model.visible_loss(*crop_batch([utterances[index] for index in batch], crop, rng))
+        history.append(_finite(loss.item(), len(history)))
+        optimizer.update(loss)
+        bar.set_postfix(loss=f"{history[-1]:.3f}", refresh=False)
+    return history
+
+
+def train_masked(
+    model: MaskedPrediction,
+    utterances: Sequence[Utterance],
+    config: SmallHubertConfig,
+    rng: np.random.Generator,
+) -> List[Step]:
+    """Masked prediction, all parameters, in place; loss and accuracy by update."""
+    crop = _max_crop(config)
+    frames = [len(utterance.labels) for utterance in utterances]
+    plan = plan_passes(frames, config.passes, config.batch_seconds, crop, rng)
+    optimizer = _Optimizer(model.parameters(), config.learning_rate, len(plan), config)
+    history: List[Step] = []
     model.train()
     bar = progress(plan, desc="small HuBERT", unit="batch")
     for batch in bar:
         waveforms, labels = crop_batch([utterances[index] for index in batch], crop, rng)
         mask = span_mask(*labels.shape, config.mask_prob, config.mask_span, rng)
-        loss, accuracy = model(waveforms, labels, mask)
-        if not torch.isfinite(loss):
-            raise SpireError(
-                f"small HuBERT: the loss is {loss.item()} after {len(history)} updates;"
-                " lower learning_rate"
-            )
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
-        optimizer.step()
-        schedule.step()
-        history.append(Step(loss.item(), accuracy.item()))
-        bar.set_postfix(loss=f"{history[-1].loss:.3f}", refresh=False)
+        masked, visible, accuracy = model(waveforms, labels, mask)
+        _finite(masked.item(), len(history))
+        loss = (masked + config.unmasked_weight * visible) / (1 + config.unmasked_weight)
+        optimizer.update(loss)
+        history.append(Step(masked.item(), visible.item(), accuracy.item()))
+        bar.set_postfix(
+            loss=f"{history[-1].loss:.3f}", acc=f"{history[-1].accuracy:.2f}", refresh=False
+        )
     return history
 
 
@@ -373,16 +474,14 @@ def evaluate(
     """Loss and accuracy over the masked frames of ``utterances``, whole and one at a time."""
     rng = np.random.default_rng(seed)
     model.eval()
-    loss = correct = masked = 0.0
+    total, masked = np.zeros(3), 0
     for utterance in utterances:
         waveforms, labels = crop_batch([utterance], len(utterance.labels), rng)
         mask = span_mask(*labels.shape, config.mask_prob, config.mask_span, rng)
-        count = mask.sum().item()
-        step = model(waveforms, labels, mask)
-        loss += step[0].item() * count
-        correct += step[1].item() * count
+        count = int(mask.sum())
+        total += count * np.array([value.item() for value in model(waveforms, labels, mask)])
         masked += count
-    return Step(loss / masked, correct / masked)
+    return Step(*(total / masked).tolist())
 
 
 def save(hubert: torch.nn.Module, directory: Path) -> None:
@@ -399,8 +498,10 @@ def save(hubert: torch.nn.Module, directory: Path) -> None:
     ).save_pretrained(directory)
 
 
-def train(data_dir: PathLike, out: PathLike, config: SmallHubertConfig, seed: int) -> Step:
-    """Train on a Kaldi data directory and save to ``out``.
+def train(
+    data_dirs: Sequence[PathLike], out: PathLike, config: SmallHubertConfig, seed: int
+) -> Step:
+    """Train on Kaldi data directories and save to ``out``.
 
     The same data, settings, seed and number of threads give the same model.
 
@@ -413,15 +514,16 @@ def train(data_dir: PathLike, out: PathLike, config: SmallHubertConfig, seed: in
     from transformers import HubertModel
 
     settings = hubert_config(config.model)
-    utterances = load_utterances(data_dir, config, seed)
+    utterances = load_utterances(data_dirs, config, seed)
     order = np.random.default_rng(seed).permutation(len(utterances))
     held_out = max(1, min(config.held_out, len(utterances) // 10))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = MaskedPrediction(HubertModel(settings), config.num_clusters, config.logit_scale)
-        history = train_model(
-            model, [utterances[index] for index in order[held_out:]], config, seed
-        )
+        rng = np.random.default_rng(seed)
+        training = [utterances[index] for index in order[held_out:]]
+        front_end_history = train_front_end(model, training, config, rng)
+        history = train_masked(model, training, config, rng)
     result = evaluate(model, [utterances[index] for index in order[:held_out]], config, seed)
     model.hubert.eval()
     with atomic_dir(out) as aside:
@@ -433,8 +535,11 @@ def train(data_dir: PathLike, out: PathLike, config: SmallHubertConfig, seed: in
                 "config": dataclasses.asdict(config),
                 "utterances": len(order) - held_out,
                 "held_out": {"utterances": held_out, **result._asdict()},
-                "loss": [round(step.loss, 5) for step in history],
-                "accuracy": [round(step.accuracy, 5) for step in history],
+                "front_end_loss": [round(loss, 5) for loss in front_end_history],
+                **{
+                    name: [round(getattr(step, name), 5) for step in history]
+                    for name in Step._fields
+                },
             },
         )
     return result

@@ -61,6 +61,16 @@ _SOURCE_KEYS = {
 }
 
 
+_NEEDS = {
+    "asr": ("data_dir",),
+    "st": ("data_dir", "targets"),
+    "st_multi_turn": ("data_dir", "targets"),
+    "mt": ("text_dir", "pairs"),
+    "mono": ("text_dir", "langs"),
+    "chat": ("file",),
+}
+
+
 class Raw(NamedTuple):
     """One example before tokenisation. Exactly one of ``text`` and ``turns`` is set."""
 
@@ -94,6 +104,9 @@ def load_mixture(path: PathLike) -> Dict[str, Any]:
             raise SpireError(f"{path}: source {name}: unknown key {key!r}")
         if source.get("task") not in TASKS:
             raise SpireError(f"{path}: source {name}: 'task' must be one of {', '.join(TASKS)}")
+        for key in _NEEDS[source["task"]]:
+            if key not in source:
+                raise SpireError(f"{path}: source {name}: task {source['task']} needs {key!r}")
         if not name or name in names:
             raise SpireError(f"{path}: each source needs a 'name' of its own, {name!r} is not")
         names.add(name)
@@ -215,14 +228,6 @@ _READERS: Dict[str, Callable[..., Iterator[Raw]]] = {
     "mono": _mono,
     "chat": _chat,
 }
-_NEEDS = {
-    "asr": ("data_dir",),
-    "st": ("data_dir", "targets"),
-    "st_multi_turn": ("data_dir", "targets"),
-    "mt": ("text_dir", "pairs"),
-    "mono": ("text_dir", "langs"),
-    "chat": ("file",),
-}
 
 
 def read_source(source: Dict[str, Any], units_name: str, seed: int) -> Iterator[Raw]:
@@ -231,13 +236,32 @@ def read_source(source: Dict[str, Any], units_name: str, seed: int) -> Iterator[
     The position depends on the key and not on the source's name, so sources with disjoint ranges
     over the same data are disjoint (60K direct and 60K multi-turn prompts, paper section 3.3.1).
     """
-    for key in _NEEDS[source["task"]]:
-        if key not in source:
-            raise SpireError(f"source {source['name']}: task {source['task']} needs {key!r}")
     low, high = source.get("range", (0.0, 1.0))
     for raw in _READERS[source["task"]](source, units_name):
         if low <= sample_position(seed, "range", raw.key) < high:
             yield raw
+
+
+def sources_of(mixture: Dict[str, Any], variant: str) -> List[Dict[str, Any]]:
+    """The sources that take part in a variant."""
+    return [source for source in mixture["sources"] if variant not in source.get("not_in", ())]
+
+
+def source_files(source: Dict[str, Any], units_name: str) -> List[Path]:
+    """The files that a source is read from."""
+    if source["task"] == "chat":
+        return [Path(source["file"])]
+    if source["task"] == "mono":
+        return [Path(source["text_dir"]) / f"{TEXT}.{lang}" for lang in source["langs"]]
+    if source["task"] == "mt":
+        langs = sorted({lang for pair in source["pairs"] for lang in pair.split("-")})
+        return [Path(source["text_dir"]) / translation_file(lang) for lang in langs]
+    data_dir = Path(source["data_dir"])
+    files = [data_dir / TEXT, data_dir / units_name]
+    for lang in source.get("targets", ()):
+        directory = Path(source.get("translations", str(data_dir)).format(lang=lang))
+        files.append(directory / translation_file(lang))
+    return files
 
 
 def _encode(tokenizer, raw: Raw, plain: bool) -> Encoded:
@@ -306,8 +330,7 @@ def build_examples(
     seed, max_length = mixture["seed"], mixture["max_length"]
     parts, report, rejected = [], [], {}
     with atomic_dir(out) as aside:
-        sources = [s for s in mixture["sources"] if variant not in s.get("not_in", ())]
-        for source in sources:
+        for source in sources_of(mixture, variant):
             name = source["name"]
             path = aside / "sources" / f"{name}.arrow"
             path.parent.mkdir(exist_ok=True)

@@ -8,9 +8,9 @@ from espnet_spire.units.audio import SAMPLE_RATE, load_audio, utterance_sources
 from espnet_spire.units.batching import batches
 from espnet_spire.units.codebook import Codebook
 from espnet_spire.units.mfcc import num_frames
-from espnet_spire.units.notation import line_to_units, merge_repeats, units_to_line
+from espnet_spire.units.notation import merge_repeats, units_to_line
 from espnet_spire.utils.atomic import PathLike
-from espnet_spire.utils.datadir import iter_table, shard_of
+from espnet_spire.utils.datadir import shard_of
 from espnet_spire.utils.errors import SpireError
 from espnet_spire.utils.progress import progress
 
@@ -62,15 +62,3 @@ def extract_units(
             bar.update(len(batch))
         bar.update(len(rejected))
     return Extraction(units, rejected)
-
-
-def unit_counts(unit_files, num_clusters: int) -> np.ndarray:
-    """How often each unit occurs in unit files; int64, shape (K,)."""
-    counts = np.zeros(num_clusters, dtype=np.int64)
-    for path in unit_files:
-        for key, value in iter_table(path, allow_empty_value=True):
-            units = line_to_units(value, f"{path}: {key}")
-            if units and max(units) >= num_clusters:
-                raise SpireError(f"{path}: {key}: unit {max(units)}, but K is {num_clusters}")
-            counts += np.bincount(units, minlength=num_clusters)
-    return counts

@@ -6,10 +6,12 @@ paper prints it (section 3.2.2).
 """
 
 import re
-from typing import List, Sequence
+from typing import Iterable, List, Sequence
 
 import numpy as np
 
+from espnet_spire.utils.atomic import PathLike
+from espnet_spire.utils.datadir import iter_table
 from espnet_spire.utils.errors import SpireError
 
 FIRST_CODE_POINT = 0xF0000
@@ -83,3 +85,15 @@ def merge_repeats(units: np.ndarray) -> np.ndarray:
     keep = np.ones(units.size, dtype=bool)
     keep[1:] = units[1:] != units[:-1]
     return units[keep]
+
+
+def unit_counts(unit_files: Iterable[PathLike], num_clusters: int) -> np.ndarray:
+    """How often each unit occurs in unit files; int64, shape (K,)."""
+    counts = np.zeros(num_clusters, dtype=np.int64)
+    for path in unit_files:
+        for key, value in iter_table(path, allow_empty_value=True):
+            units = line_to_units(value, f"{path}: {key}")
+            if units and max(units) >= num_clusters:
+                raise SpireError(f"{path}: {key}: unit {max(units)}, but K is {num_clusters}")
+            counts += np.bincount(units, minlength=num_clusters)
+    return counts

@@ -1,0 +1,375 @@
+#!/usr/bin/env bash
+# The stages of SPIRE, shared by all recipes. Called by a recipe's run.sh from its directory.
+set -euo pipefail
+
+# name=default|what it is
+declare -A value=() help=()
+names=()
+option() {
+    local spec="$1"
+    local name="${spec%%=*}" rest="${spec#*=}"
+    names+=("${name}")
+    value[${name}]="${rest%%|*}"
+    help[${name}]="${rest#*|}"
+}
+option "stage=1|first stage to run"
+option "stop_stage=13|last stage to run"
+option "skip_stages=|stages to leave out, e.g. \"6 7\""
+option "skip_data_prep=false|leave out stages 1 to 7 and 9"
+option "skip_train=false|leave out stages 3, 5, 8, 10 and 11"
+option "skip_eval=false|leave out stages 12 and 13"
+option "ngpu=1|GPUs on each machine, 0 for the CPU"
+option "nj=4|processes for data preparation and units"
+option "inference_nj=4|processes for pseudo-labels and decoding"
+option "gpu_inference=false|whether decoding and pseudo-labelling use a GPU"
+option "dumpdir=dump|formatted audio, units, examples"
+option "expdir=exp|models and results"
+option "python=python3|the Python to run"
+option "variant=spirefull|spirefull, towerfull, spirenoblocks or spirenopseudo"
+option "train_set=train|training sets, one or several"
+option "valid_set=dev|validation set"
+option "test_sets=test|test sets"
+option "speech_lang=en|language that is spoken"
+option "local_data_opts=|passed on to local/data.sh"
+option "local_models_opts=|passed on to local/models.sh, which makes models available"
+option "audio_format=flac|of formatted audio: flac or wav"
+option "min_wav_duration=0.1|seconds; shorter training utterances are left out"
+option "max_wav_duration=60|seconds; longer training utterances are left out"
+option "max_rejected=0.0|share of unreadable audio that is tolerated"
+option "encoder=facebook/hubert-large-ll60k|speech encoder: directory, hub name, or mfcc"
+option "encoder_layer=22|transformer block whose output is clustered"
+option "num_clusters=5000|K"
+option "kmeans_set=|sets to learn k-means on, the training sets by default"
+option "kmeans_hours=720|hours of audio to learn k-means on"
+option "kmeans_max_per_speaker=|utterances of a speaker at most"
+option "kmeans_passes=10|passes of k-means over the frames"
+option "base_model=Unbabel/TowerBase-7B-v0.1|text LLM to extend: directory or hub name"
+option "seed=0|of k-means and of new embedding rows"
+option "pseudo_set=|sets to translate, the training sets by default"
+option "pseudo_langs=de fr nl it es pt ko ru zh|target languages of pseudo-labels"
+option "pseudo_model=Unbabel/TowerInstruct-13B-v0.1|LLM that translates the transcripts"
+option "pseudo_prompt_style=chatml|chatml for instruction-tuned LLMs, plain for base LLMs"
+option "pseudo_scorer=standin_dual_xent|quality score of translations"
+option "pseudo_threshold=0.85|translations below are rejected"
+option "pseudo_args=|further options of pseudo_label"
+option "cpt_mixture=conf/mixture_cpt.yaml|what CPT is trained on"
+option "cpt_valid_mixture=|and validated on"
+option "cpt_config=conf/train_cpt.yaml|training options of CPT"
+option "cpt_args=|further options of CPT, e.g. \"--num_epochs 2\""
+option "cpt_tag=|suffix of CPT's directory, the config's name by default"
+option "it_mixture=conf/mixture_it.yaml|what IT is trained on"
+option "it_valid_mixture=|and validated on"
+option "it_config=conf/train_it.yaml|training options of IT"
+option "it_args=|further options of IT"
+option "it_tag=|suffix of IT's directory, the config's name by default"
+option "deepspeed_config=conf/ds_zero1.json|ZeRO stage and off-loading"
+option "export_dtype=bfloat16|of exported weights"
+option "inference_jobs=asr.en-en|what is decoded: TASK.SRC-TGT …"
+option "inference_args=--max_new_tokens 256|options of spire_inference"
+option "inference_tag=decode_greedy|name of the decoding directory"
+option "report_title=SPIRE|title of RESULTS.md"
+option "targets=|YAML with figures that are to be reached, shown in RESULTS.md"
+
+die() {
+    echo "error: $*" >&2
+    exit 1
+}
+
+usage() {
+    echo "Usage: $0 [--option value] …   (- and _ in options are the same)"
+    local name
+    for name in "${names[@]}"; do
+        printf '  --%-24s %s [%s]\n' "${name}" "${help[${name}]}" "${value[${name}]}"
+    done
+}
+
+while [ $# -gt 0 ]; do
+    case "$1" in
+    -h | --help)
+        usage
+        exit 0
+        ;;
+    --*)
+        name="${1#--}"
+        given="${name%%=*}"
+        option_name="${given//-/_}"
+        [ -n "${value[${option_name}]+known}" ] ||
+            die "unknown option --${given} (--help lists all options)"
+        if [ "${given}" != "${name}" ]; then
+            value[${option_name}]="${name#*=}"
+            shift
+        else
+            [ $# -ge 2 ] || die "option --${given} needs a value"
+            value[${option_name}]="$2"
+            shift 2
+        fi
+        ;;
+    *) die "argument '$1' is not an option (--help lists all options)" ;;
+    esac
+done
+for name in "${names[@]}"; do
+    declare "${name}=${value[${name}]}"
+done
+
+for name in stage stop_stage ngpu nj inference_nj encoder_layer num_clusters; do
+    [[ "${!name}" =~ ^[0-9]+$ ]] || die "--${name} ${!name}: not a whole number"
+done
+case "${variant}" in
+spirefull | towerfull | spirenoblocks | spirenopseudo) ;;
+*) die "--variant ${variant}: choose spirefull, towerfull, spirenoblocks or spirenopseudo" ;;
+esac
+[ -f ./path.sh ] || die "no path.sh here: start this from a recipe directory, such as egs2/spire/mini"
+# shellcheck disable=SC1091
+. ./path.sh
+command -v "${python}" >/dev/null || die "--python ${python} is not installed"
+"${python}" -c 'import espnet_spire, torch, transformers' 2>/dev/null ||
+    die "${python} cannot import espnet_spire, torch and transformers; run 'pip install -e .' in ${SPIRE_ROOT}"
+
+skip=" ${skip_stages} "
+${skip_data_prep} && skip+="1 2 4 6 7 9 "
+${skip_train} && skip+="3 5 8 10 11 "
+${skip_eval} && skip+="12 13 "
+runs_stage() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ] && [[ "${skip}" != *" $1 "* ]]; }
+
+# step NAME HINT INPUT… -> OUTPUT… -- COMMAND…
+step() {
+    local name="$1" hint="$2"
+    shift 2
+    local inputs=() outputs=()
+    while [ "$1" != "->" ]; do
+        inputs+=("$1")
+        shift
+    done
+    shift
+    while [ "$1" != "--" ]; do
+        outputs+=("$1")
+        shift
+    done
+    shift
+    "${python}" -m espnet_spire.bin.run_step --name "${name}" --expdir "${expdir}" --hint "${hint}" \
+        --inputs "${inputs[@]}" --outputs "${outputs[@]}" -- "$@"
+}
+sharded() { # sharded NJ LOG MODULE ARGUMENT…
+    local jobs="$1" log="$2" module="$3"
+    shift 3
+    launched=("${python}" -m espnet_spire.bin.launch --nj "${jobs}" --log "${log}" --
+        "${python}" -m "espnet_spire.bin.${module}" "$@")
+}
+title() { echo "Stage $1: $2"; }
+
+kmeans_set="${kmeans_set:-${train_set}}"
+pseudo_set="${pseudo_set:-${train_set}}"
+device=cpu
+[ "${ngpu}" -gt 0 ] && device=cuda
+inference_device=cpu
+${gpu_inference} && inference_device=cuda
+encoder_name="$(basename "${encoder}")"
+base_name="$(basename "${base_model}")"
+codebook="${expdir}/kmeans/${encoder_name}_${encoder_layer}_${num_clusters}clusters"
+units_name="text.rm.${encoder_name}_${encoder_layer}_km${num_clusters}"
+extended="${expdir}/${base_name}_km${num_clusters}"
+config_tag() { basename "$1" .yaml; }
+cpt_dir="${expdir}/spire_cpt_${cpt_tag:-$(config_tag "${cpt_config}")}"
+it_dir="${expdir}/spire_it_${variant}_${it_tag:-$(config_tag "${it_config}")}"
+it_start="${cpt_dir}/hf"
+[ "${variant}" = towerfull ] && it_start="${extended}"
+all_sets="${train_set} ${valid_set} ${test_sets}"
+read -r -a all_sets_array <<<"${all_sets}"
+each() { # each PREFIX SUFFIX NAME… -> array "list"
+    local prefix="$1" suffix="$2" entry
+    shift 2
+    list=()
+    for entry in "$@"; do list+=("${prefix}${entry}${suffix}"); done
+}
+
+if runs_stage 1; then
+    title 1 "data preparation"
+    [ -x local/data.sh ] || die "local/data.sh is missing or not executable: it prepares data/<set>"
+    each data/ /wav.scp "${all_sets_array[@]}"
+    read -r -a opts <<<"${local_data_opts}"
+    step "1 data" "" -> "${list[@]}" -- local/data.sh --nj "${nj}" "${opts[@]}"
+fi
+
+if runs_stage 2; then
+    title 2 "format audio to 16 kHz mono"
+    for set in ${all_sets}; do
+        limits=(--min_wav_duration "${min_wav_duration}" --max_wav_duration "${max_wav_duration}")
+        [[ " ${test_sets} " == *" ${set} "* ]] && limits=()
+        tables=("data/${set}/wav.scp" "data/${set}/text" "data/${set}/utt2spk")
+        for table in "data/${set}"/segments "data/${set}"/text.tc.*; do
+            [ -f "${table}" ] && tables+=("${table}")
+        done
+        step "2 format ${set}" "run stage 1 (local/data.sh) first" "${tables[@]}" -> \
+            "${dumpdir}/raw/${set}/wav.scp" -- \
+            "${python}" -m espnet_spire.bin.format_data --data_dir "data/${set}" \
+            --out "${dumpdir}/raw/${set}" --audio_format "${audio_format}" --nj "${nj}" \
+            --max_rejected "${max_rejected}" "${limits[@]}"
+    done
+fi
+
+if runs_stage 3; then
+    title 3 "k-means"
+    if [ -x local/models.sh ]; then
+        read -r -a opts <<<"${local_models_opts}"
+        local/models.sh --expdir "${expdir}" --dumpdir "${dumpdir}" --train_set "${train_set}" \
+            --python "${python}" --encoder "${encoder}" --base_model "${base_model}" "${opts[@]}"
+    fi
+    read -r -a sets <<<"${kmeans_set}"
+    each "${dumpdir}/raw/" "" "${sets[@]}"
+    dirs=("${list[@]}")
+    each "${dumpdir}/raw/" /utt2num_samples "${sets[@]}"
+    local_encoder=()
+    [ -d "${encoder}" ] && local_encoder=("${encoder}")
+    step "3 k-means" "run stage 2 first" "${list[@]}" "${local_encoder[@]}" -> "${codebook}" -- \
+        "${python}" -m espnet_spire.bin.learn_kmeans --data_dir "${dirs[@]}" \
+        --encoder "${encoder}" --layer "${encoder_layer}" --num_clusters "${num_clusters}" \
+        --hours "${kmeans_hours}" --passes "${kmeans_passes}" --seed "${seed}" --out "${codebook}" \
+        ${kmeans_max_per_speaker:+--max_per_speaker "${kmeans_max_per_speaker}"} \
+        --device "${device}"
+fi
+
+if runs_stage 4; then
+    title 4 "units"
+    each "${dumpdir}/raw/" "" "${all_sets_array[@]}"
+    dirs=("${list[@]}")
+    each "${dumpdir}/raw/" "/${units_name}" "${all_sets_array[@]}"
+    outs=("${list[@]}")
+    each "${dumpdir}/raw/" /utt2num_samples "${all_sets_array[@]}"
+    sharded "${nj}" "${expdir}/log/units.JOB.log" extract_units --data_dir "${dirs[@]}" \
+        --out "${outs[@]}" --encoder "${encoder}" --layer "${encoder_layer}" \
+        --codebook "${codebook}" --max_rejected "${max_rejected}" --device "${device}"
+    step "4 units" "run stages 2 and 3 first" "${codebook}" "${list[@]}" -> "${outs[@]}" -- \
+        "${launched[@]}"
+    step "4 plot" "" "${codebook}" "${outs[@]}" -> "${codebook}.png" -- \
+        "${python}" -m espnet_spire.bin.plot_units --codebook "${codebook}" --units "${outs[@]}" \
+        --out "${codebook}.png"
+fi
+
+if runs_stage 5; then
+    title 5 "extend vocabulary"
+    local_base=()
+    [ -d "${base_model}" ] && local_base=("${base_model}")
+    step "5 vocabulary" "run stage 3 first" "${codebook}" "${local_base[@]}" -> "${extended}" -- \
+        "${python}" -m espnet_spire.bin.extend_vocabulary --base "${base_model}" \
+        --num_units "${num_clusters}" --codebook "${codebook}" --seed "${seed}" --out "${extended}"
+fi
+
+if runs_stage 6; then
+    title 6 "pseudo-labels"
+    read -r -a sets <<<"${pseudo_set}"
+    read -r -a langs <<<"${pseudo_langs}"
+    each "${dumpdir}/raw/" "" "${sets[@]}"
+    dirs=("${list[@]}")
+    each "${dumpdir}/raw/" /text "${sets[@]}"
+    outs=()
+    for set in "${sets[@]}"; do
+        for lang in "${langs[@]}"; do outs+=("${dumpdir}/pseudo/${set}.${lang}"); done
+    done
+    local_model=()
+    [ -d "${pseudo_model}" ] && local_model=("${pseudo_model}")
+    read -r -a opts <<<"${pseudo_args}"
+    sharded "${inference_nj}" "${expdir}/log/pseudo.JOB.log" pseudo_label --data_dir "${dirs[@]}" \
+        --model "${pseudo_model}" --prompt_style "${pseudo_prompt_style}" \
+        --src_lang "${speech_lang}" --tgt_langs "${langs[@]}" --out "${dumpdir}/pseudo" \
+        --scorer "${pseudo_scorer}" --threshold "${pseudo_threshold}" \
+        --device "${inference_device}" "${opts[@]}"
+    step "6 pseudo-labels" "run stages 2 and 3 first" "${list[@]}" "${local_model[@]}" -> \
+        "${outs[@]}" -- "${launched[@]}"
+fi
+
+examples() { # examples STEP MIXTURE OUT
+    local sources=()
+    mapfile -t sources < <("${python}" -m espnet_spire.bin.mixture_inputs --mixture "$2" \
+        --units_name "${units_name}" --variant "${variant}")
+    step "$1" "run the stages before this one" "$2" "${extended}/tokenizer.json" \
+        "${extended}/spire.json" "${sources[@]}" -> "$3" -- \
+        "${python}" -m espnet_spire.bin.make_examples --mixture "$2" --model "${extended}" \
+        --units_name "${units_name}" --variant "${variant}" --out "$3"
+}
+# train STEP CONFIG ARGUMENTS MODEL EXAMPLES VALID OUT
+train() {
+    local valid=() arguments=()
+    [ -n "$6" ] && valid=("$6")
+    read -r -a arguments <<<"$3"
+    step "$1" "run the stages before this one" "$2" "${deepspeed_config}" "$4" "$5" "${valid[@]}" \
+        -> "$7" -- "${python}" -m espnet_spire.bin.spire_train --config "$2" \
+        --deepspeed_config "${deepspeed_config}" --ngpu "${ngpu}" --model "$4" \
+        --train_examples "$5" ${6:+--valid_examples "$6"} --output_dir "$7" "${arguments[@]}"
+}
+cpt_valid="" it_valid=""
+[ -n "${cpt_valid_mixture}" ] && cpt_valid="${dumpdir}/cpt_valid"
+[ -n "${it_valid_mixture}" ] && it_valid="${dumpdir}/it_valid"
+
+# TowerFull is instruction tuning without continued pre-training.
+if [ "${variant}" != towerfull ]; then
+    if runs_stage 7; then
+        title 7 "examples for continued pre-training"
+        variant="" examples "7 examples" "${cpt_mixture}" "${dumpdir}/cpt"
+        [ -z "${cpt_valid}" ] ||
+            variant="" examples "7 validation" "${cpt_valid_mixture}" "${cpt_valid}"
+    fi
+    if runs_stage 8; then
+        title 8 "continued pre-training"
+        train "8 CPT" "${cpt_config}" "${cpt_args}" "${extended}" "${dumpdir}/cpt" \
+            "${cpt_valid}" "${cpt_dir}"
+        step "8 export" "run stage 8 first" "${cpt_dir}/checkpoint.json" -> "${cpt_dir}/hf" -- \
+            "${python}" -m espnet_spire.bin.export --train_dir "${cpt_dir}" \
+            --start_model "${extended}" --dtype "${export_dtype}" --out "${cpt_dir}/hf"
+    fi
+fi
+
+if runs_stage 9; then
+    title 9 "examples for instruction tuning (${variant})"
+    examples "9 examples ${variant}" "${it_mixture}" "${dumpdir}/it_${variant}"
+    [ -z "${it_valid}" ] || variant="" examples "9 validation" "${it_valid_mixture}" "${it_valid}"
+fi
+
+if runs_stage 10; then
+    title 10 "instruction tuning (${variant})"
+    train "10 IT ${variant}" "${it_config}" "${it_args}" "${it_start}" "${dumpdir}/it_${variant}" \
+        "${it_valid}" "${it_dir}"
+fi
+
+if runs_stage 11; then
+    title 11 "export (${variant})"
+    step "11 export ${variant}" "run stage 10 first" "${it_dir}/checkpoint.json" "${it_start}" -> \
+        "${it_dir}/hf" -- "${python}" -m espnet_spire.bin.export --train_dir "${it_dir}" \
+        --start_model "${it_start}" --instruct --dtype "${export_dtype}" --out "${it_dir}/hf"
+fi
+
+read -r -a jobs <<<"${inference_jobs}"
+if runs_stage 12; then
+    title 12 "decoding (${variant})"
+    read -r -a opts <<<"${inference_args}"
+    for set in ${test_sets}; do
+        dir="${it_dir}/${inference_tag}/${set}"
+        raw="${dumpdir}/raw/${set}"
+        sharded "${inference_nj}" "${expdir}/log/decode_${variant}_${set}.JOB.log" \
+            spire_inference --model "${it_dir}/hf" --data_dir "${raw}" \
+            --units "${raw}/${units_name}" --speech_lang "${speech_lang}" --jobs "${jobs[@]}" \
+            --out "${dir}" --device "${inference_device}" "${opts[@]}"
+        step "12 decode ${variant} ${set}" "run stages 4 and 11 first" "${it_dir}/hf" \
+            "${raw}/text" "${raw}/${units_name}" -> "${dir}" -- "${launched[@]}"
+    done
+fi
+
+if runs_stage 13; then
+    title 13 "scoring (${variant})"
+    for set in ${test_sets}; do
+        dir="${it_dir}/${inference_tag}/${set}"
+        outs=()
+        for job in "${jobs[@]}"; do
+            score=score_bleu
+            [[ "${job}" == asr.* ]] && score=score_wer
+            outs+=("${dir}/${job}/${score}")
+        done
+        each "${dir}/" /text "${jobs[@]}"
+        step "13 score ${variant} ${set}" "run stage 12 first" "${list[@]}" \
+            "${dumpdir}/raw/${set}/text" -> "${outs[@]}" -- \
+            "${python}" -m espnet_spire.bin.score --decode_dir "${dir}" \
+            --data_dir "${dumpdir}/raw/${set}" --speech_lang "${speech_lang}"
+    done
+    "${python}" -m espnet_spire.bin.report --expdir "${expdir}" --out RESULTS.md \
+        --results_json "${expdir}/results.json" --title "${report_title}" \
+        --speech_lang "${speech_lang}" ${targets:+--targets "${targets}"}
+fi

@@ -1,0 +1,39 @@
+"""Run one step of a recipe unless it is up to date: run_step --name … -- command …"""
+
+import sys
+
+from espnet_spire.utils.cli import ArgumentParser, run
+
+
+def get_parser():
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--name", required=True, help="of the step, unique in the recipe")
+    parser.add_argument("--expdir", required=True, help="where records are kept")
+    parser.add_argument("--inputs", nargs="*", default=[], help="files and directories it reads")
+    parser.add_argument("--outputs", nargs="*", default=[], help="files and directories it leaves")
+    parser.add_argument("--hint", default="", help="what to do when an input is missing")
+    parser.add_argument("command", nargs="*", help="after --")
+    return parser
+
+
+def main(cmd=None):
+    words = list(sys.argv[1:] if cmd is None else cmd)
+    # argparse would read the command's own options: it gets only what is before "--".
+    split = words.index("--") if "--" in words else len(words)
+    args = get_parser().parse_args(words[:split])
+    from espnet_spire.utils.steps import run_step
+
+    status = run_step(
+        args.name,
+        words[split + 1 :],
+        expdir=args.expdir,
+        inputs=args.inputs,
+        outputs=args.outputs,
+        hint=args.hint,
+    )
+    if status != 0:
+        sys.exit(status)
+
+
+if __name__ == "__main__":
+    run(main)

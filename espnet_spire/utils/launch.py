@@ -1,0 +1,101 @@
+"""Start the jobs of a sharded stage on this machine and wait for all of them."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import List, Sequence
+
+from espnet_spire.utils.errors import SpireError
+
+JOB = "JOB"
+
+
+def job_command(command: Sequence[str], job: int, nj: int) -> List[str]:
+    """The command for one shard; a single job is the command itself."""
+    if nj == 1:
+        return list(command)
+    return [*command, "--num_shards", str(nj), "--shard", str(job)]
+
+
+def merge_command(command: Sequence[str], nj: int) -> List[str]:
+    """The command that joins what the shards left."""
+    return [*command, "--num_shards", str(nj), "--merge"]
+
+
+def last_line(log: Path) -> str:
+    """What a failed job said last."""
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line]
+    errors = [line for line in lines if line.startswith("error:")]
+    return (errors or lines or ["it printed nothing"])[-1]
+
+
+def launch_local(command: Sequence[str], *, nj: int, log: str) -> None:
+    """Run shards 1 … nj as processes of this machine, then merge what they left.
+
+    Args:
+        command: argv of an entry point that takes ``--num_shards --shard --merge``.
+        nj: how many.
+        log: file name with ``JOB`` in it; what jobs print goes there, but the first job's progress
+            is shown.
+
+    Raises:
+        SpireError: when a job fails, after the others were stopped; it names the log.
+    """
+    threads = max(1, (os.cpu_count() or 1) // nj)
+    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
+    processes = []
+    try:
+        for job in range(1, nj + 1):
+            path = Path(log.replace(JOB, str(job)))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(path, "wb") as stream:
+                if job == 1:
+                    process = subprocess.Popen(
+                        job_command(command, job, nj),
+                        env=environment,
+                        stdout=sys.stdout,
+                        stderr=subprocess.PIPE,
+                    )
+                else:
+                    process = subprocess.Popen(
+                        job_command(command, job, nj),
+                        env=environment,
+                        stdout=stream,
+                        stderr=subprocess.STDOUT,
+                    )
+            processes.append((process, path))
+        _show(processes[0][0], processes[0][1])
+        waiting = list(processes)
+        while waiting:
+            for process, path in list(waiting):
+                status = process.poll()
+                if status is None:
+                    continue
+                waiting.remove((process, path))
+                if status != 0:
+                    number = processes.index((process, path)) + 1
+                    raise SpireError(f"job {number} of {nj}: {_reason(path)} (log: {path})")
+            time.sleep(0.05)
+        if nj > 1 and subprocess.run(merge_command(command, nj)).returncode != 0:
+            raise SpireError("the jobs ended well, but their output cannot be joined (see above)")
+    finally:
+        for process, _ in processes:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+
+
+def _reason(path: Path) -> str:
+    return last_line(path).removeprefix("error: ")
+
+
+def _show(process: subprocess.Popen, path: Path) -> None:
+    """Copy the first job's stderr to its log and to the terminal, bytes as they come."""
+    with open(path, "ab") as stream:
+        while chunk := os.read(process.stderr.fileno(), 4096):
+            stream.write(chunk)
+            stream.flush()
+            sys.stderr.buffer.write(chunk)
+            sys.stderr.flush()
