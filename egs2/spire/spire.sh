@@ -131,12 +131,12 @@ ${skip_train} && skip+="3 5 8 10 11 "
 ${skip_eval} && skip+="12 13 "
 runs_stage() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ] && [[ "${skip}" != *" $1 "* ]]; }
 
-# step NAME HINT INPUT… -> OUTPUT… -- COMMAND…
+# step NAME HINT INPUT… makes OUTPUT… -- COMMAND…
 step() {
     local name="$1" hint="$2"
     shift 2
     local inputs=() outputs=()
-    while [ "$1" != "->" ]; do
+    while [ "$1" != makes ]; do
         inputs+=("$1")
         shift
     done
@@ -187,24 +187,31 @@ if runs_stage 1; then
     [ -x local/data.sh ] || die "local/data.sh is missing or not executable: it prepares data/<set>"
     each data/ /wav.scp "${all_sets_array[@]}"
     read -r -a opts <<<"${local_data_opts}"
-    step "1 data" "" -> "${list[@]}" -- local/data.sh --nj "${nj}" "${opts[@]}"
+    step "1 data" "" makes "${list[@]}" -- local/data.sh --nj "${nj}" "${opts[@]}"
 fi
 
 if runs_stage 2; then
     title 2 "format audio to 16 kHz mono"
+    tables=()
     for set in ${all_sets}; do
-        limits=(--min_wav_duration "${min_wav_duration}" --max_wav_duration "${max_wav_duration}")
-        [[ " ${test_sets} " == *" ${set} "* ]] && limits=()
-        tables=("data/${set}/wav.scp" "data/${set}/text" "data/${set}/utt2spk")
+        tables+=("data/${set}/wav.scp" "data/${set}/text" "data/${set}/utt2spk")
         for table in "data/${set}"/segments "data/${set}"/text.tc.*; do
             [ -f "${table}" ] && tables+=("${table}")
         done
-        step "2 format ${set}" "run stage 1 (local/data.sh) first" "${tables[@]}" -> \
-            "${dumpdir}/raw/${set}/wav.scp" -- \
-            "${python}" -m espnet_spire.bin.format_data --data_dir "data/${set}" \
-            --out "${dumpdir}/raw/${set}" --audio_format "${audio_format}" --nj "${nj}" \
-            --max_rejected "${max_rejected}" "${limits[@]}"
     done
+    read -r -a sets <<<"${test_sets}"
+    each data/ "" "${sets[@]}"
+    tests=("${list[@]}")
+    each data/ "" "${all_sets_array[@]}"
+    dirs=("${list[@]}")
+    each "${dumpdir}/raw/" "" "${all_sets_array[@]}"
+    outs=("${list[@]}")
+    each "${dumpdir}/raw/" /wav.scp "${all_sets_array[@]}"
+    step "2 format" "run stage 1 (local/data.sh) first" "${tables[@]}" makes "${list[@]}" -- \
+        "${python}" -m espnet_spire.bin.format_data --data_dir "${dirs[@]}" --out "${outs[@]}" \
+        --unfiltered "${tests[@]}" --min_wav_duration "${min_wav_duration}" \
+        --max_wav_duration "${max_wav_duration}" --audio_format "${audio_format}" --nj "${nj}" \
+        --max_rejected "${max_rejected}"
 fi
 
 if runs_stage 3; then
@@ -220,7 +227,7 @@ if runs_stage 3; then
     each "${dumpdir}/raw/" /utt2num_samples "${sets[@]}"
     local_encoder=()
     [ -d "${encoder}" ] && local_encoder=("${encoder}")
-    step "3 k-means" "run stage 2 first" "${list[@]}" "${local_encoder[@]}" -> "${codebook}" -- \
+    step "3 k-means" "run stage 2 first" "${list[@]}" "${local_encoder[@]}" makes "${codebook}" -- \
         "${python}" -m espnet_spire.bin.learn_kmeans --data_dir "${dirs[@]}" \
         --encoder "${encoder}" --layer "${encoder_layer}" --num_clusters "${num_clusters}" \
         --hours "${kmeans_hours}" --passes "${kmeans_passes}" --seed "${seed}" --out "${codebook}" \
@@ -238,9 +245,9 @@ if runs_stage 4; then
     sharded "${nj}" "${expdir}/log/units.JOB.log" extract_units --data_dir "${dirs[@]}" \
         --out "${outs[@]}" --encoder "${encoder}" --layer "${encoder_layer}" \
         --codebook "${codebook}" --max_rejected "${max_rejected}" --device "${device}"
-    step "4 units" "run stages 2 and 3 first" "${codebook}" "${list[@]}" -> "${outs[@]}" -- \
+    step "4 units" "run stages 2 and 3 first" "${codebook}" "${list[@]}" makes "${outs[@]}" -- \
         "${launched[@]}"
-    step "4 plot" "" "${codebook}" "${outs[@]}" -> "${codebook}.png" -- \
+    step "4 plot" "" "${codebook}" "${outs[@]}" makes "${codebook}.png" -- \
         "${python}" -m espnet_spire.bin.plot_units --codebook "${codebook}" --units "${outs[@]}" \
         --out "${codebook}.png"
 fi
@@ -249,7 +256,7 @@ if runs_stage 5; then
     title 5 "extend vocabulary"
     local_base=()
     [ -d "${base_model}" ] && local_base=("${base_model}")
-    step "5 vocabulary" "run stage 3 first" "${codebook}" "${local_base[@]}" -> "${extended}" -- \
+    step "5 vocabulary" "run stage 3 first" "${codebook}" "${local_base[@]}" makes "${extended}" -- \
         "${python}" -m espnet_spire.bin.extend_vocabulary --base "${base_model}" \
         --num_units "${num_clusters}" --codebook "${codebook}" --seed "${seed}" --out "${extended}"
 fi
@@ -273,7 +280,7 @@ if runs_stage 6; then
         --src_lang "${speech_lang}" --tgt_langs "${langs[@]}" --out "${dumpdir}/pseudo" \
         --scorer "${pseudo_scorer}" --threshold "${pseudo_threshold}" \
         --device "${inference_device}" "${opts[@]}"
-    step "6 pseudo-labels" "run stages 2 and 3 first" "${list[@]}" "${local_model[@]}" -> \
+    step "6 pseudo-labels" "run stages 2 and 3 first" "${list[@]}" "${local_model[@]}" makes \
         "${outs[@]}" -- "${launched[@]}"
 fi
 
@@ -282,7 +289,7 @@ examples() { # examples STEP MIXTURE OUT
     mapfile -t sources < <("${python}" -m espnet_spire.bin.mixture_inputs --mixture "$2" \
         --units_name "${units_name}" --variant "${variant}")
     step "$1" "run the stages before this one" "$2" "${extended}/tokenizer.json" \
-        "${extended}/spire.json" "${sources[@]}" -> "$3" -- \
+        "${extended}/spire.json" "${sources[@]}" makes "$3" -- \
         "${python}" -m espnet_spire.bin.make_examples --mixture "$2" --model "${extended}" \
         --units_name "${units_name}" --variant "${variant}" --out "$3"
 }
@@ -292,7 +299,7 @@ train() {
     [ -n "$6" ] && valid=("$6")
     read -r -a arguments <<<"$3"
     step "$1" "run the stages before this one" "$2" "${deepspeed_config}" "$4" "$5" "${valid[@]}" \
-        -> "$7" -- "${python}" -m espnet_spire.bin.spire_train --config "$2" \
+        makes "$7" -- "${python}" -m espnet_spire.bin.spire_train --config "$2" \
         --deepspeed_config "${deepspeed_config}" --ngpu "${ngpu}" --model "$4" \
         --train_examples "$5" ${6:+--valid_examples "$6"} --output_dir "$7" "${arguments[@]}"
 }
@@ -312,7 +319,7 @@ if [ "${variant}" != towerfull ]; then
         title 8 "continued pre-training"
         train "8 CPT" "${cpt_config}" "${cpt_args}" "${extended}" "${dumpdir}/cpt" \
             "${cpt_valid}" "${cpt_dir}"
-        step "8 export" "run stage 8 first" "${cpt_dir}/checkpoint.json" -> "${cpt_dir}/hf" -- \
+        step "8 export" "run stage 8 first" "${cpt_dir}/checkpoint.json" makes "${cpt_dir}/hf" -- \
             "${python}" -m espnet_spire.bin.export --train_dir "${cpt_dir}" \
             --start_model "${extended}" --dtype "${export_dtype}" --out "${cpt_dir}/hf"
     fi
@@ -332,7 +339,7 @@ fi
 
 if runs_stage 11; then
     title 11 "export (${variant})"
-    step "11 export ${variant}" "run stage 10 first" "${it_dir}/checkpoint.json" "${it_start}" -> \
+    step "11 export ${variant}" "run stage 10 first" "${it_dir}/checkpoint.json" "${it_start}" makes \
         "${it_dir}/hf" -- "${python}" -m espnet_spire.bin.export --train_dir "${it_dir}" \
         --start_model "${it_start}" --instruct --dtype "${export_dtype}" --out "${it_dir}/hf"
 fi
@@ -349,7 +356,7 @@ if runs_stage 12; then
             --units "${raw}/${units_name}" --speech_lang "${speech_lang}" --jobs "${jobs[@]}" \
             --out "${dir}" --device "${inference_device}" "${opts[@]}"
         step "12 decode ${variant} ${set}" "run stages 4 and 11 first" "${it_dir}/hf" \
-            "${raw}/text" "${raw}/${units_name}" -> "${dir}" -- "${launched[@]}"
+            "${raw}/text" "${raw}/${units_name}" makes "${dir}" -- "${launched[@]}"
     done
 fi
 
@@ -365,7 +372,7 @@ if runs_stage 13; then
         done
         each "${dir}/" /text "${jobs[@]}"
         step "13 score ${variant} ${set}" "run stage 12 first" "${list[@]}" \
-            "${dumpdir}/raw/${set}/text" -> "${outs[@]}" -- \
+            "${dumpdir}/raw/${set}/text" makes "${outs[@]}" -- \
             "${python}" -m espnet_spire.bin.score --decode_dir "${dir}" \
             --data_dir "${dumpdir}/raw/${set}" --speech_lang "${speech_lang}"
     done

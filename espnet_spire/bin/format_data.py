@@ -7,11 +7,14 @@ from espnet_spire.utils.cli import ArgumentParser, run
 
 def get_parser():
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--data_dir", required=True, help="Kaldi data directory")
-    parser.add_argument("--out", required=True, help="data directory to write")
+    parser.add_argument("--data_dir", nargs="+", required=True, help="Kaldi data directories")
+    parser.add_argument("--out", nargs="+", required=True, help="data directory to write for each")
+    parser.add_argument(
+        "--unfiltered", nargs="*", default=[], help="those of --data_dir that are never filtered"
+    )
     parser.add_argument("--audio_format", default="flac", choices=["flac", "wav"])
-    parser.add_argument("--min_wav_duration", type=float, help="seconds; never for test sets")
-    parser.add_argument("--max_wav_duration", type=float, help="seconds; never for test sets")
+    parser.add_argument("--min_wav_duration", type=float, help="seconds")
+    parser.add_argument("--max_wav_duration", type=float, help="seconds")
     parser.add_argument("--nj", type=int, default=1, help="processes")
     parser.add_argument(
         "--max_rejected",
@@ -24,17 +27,23 @@ def get_parser():
 
 def main(cmd=None):
     args = get_parser().parse_args(cmd)
-    from espnet_spire.corpus.format import Limits, format_data_dir
+    from espnet_spire.corpus.format import Limits, converters, format_data_dir
+    from espnet_spire.utils.errors import SpireError
 
-    rejected = format_data_dir(
-        args.data_dir,
-        args.out,
-        limits=Limits(args.min_wav_duration, args.max_wav_duration),
-        audio_format=args.audio_format,
-        nj=args.nj,
-        max_rejected=args.max_rejected,
-    )
-    logging.info("%s: %d utterances left out", args.out, len(rejected))
+    if len(args.out) != len(args.data_dir):
+        raise SpireError(f"{len(args.data_dir)} --data_dir need as many --out")
+    limits = Limits(args.min_wav_duration, args.max_wav_duration)
+    with converters(args.nj) as pool:
+        for data_dir, out in zip(args.data_dir, args.out):
+            rejected = format_data_dir(
+                data_dir,
+                out,
+                limits=Limits() if data_dir in args.unfiltered else limits,
+                pool=pool,
+                audio_format=args.audio_format,
+                max_rejected=args.max_rejected,
+            )
+            logging.info("%s: %d utterances left out", out, len(rejected))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Audio of any kind to 16 kHz mono files, with the filters of training sets (stage 2)."""
 
 import multiprocessing
+import multiprocessing.pool
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from typing import Dict, NamedTuple, Optional, Tuple
 
 import soundfile
 import torch
@@ -87,15 +88,10 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _convert_all(jobs: List[Tuple[str, Source, str]], nj: int, desc: str) -> List[Converted]:
-    with progress(total=len(jobs), desc=desc, unit="utt") as bar:
-        # spawn, not fork: torch's thread pool does not survive a fork
-        with multiprocessing.get_context("spawn").Pool(nj, initializer=_one_thread) as pool:
-            results = []
-            for result in pool.imap(convert, jobs, chunksize=16):
-                results.append(result)
-                bar.update()
-    return results
+def converters(nj: int) -> multiprocessing.pool.Pool:
+    """``nj`` processes that convert; a context manager."""
+    # spawn, not fork: torch's thread pool does not survive a fork
+    return multiprocessing.get_context("spawn").Pool(nj, initializer=_one_thread)
 
 
 def format_data_dir(
@@ -103,8 +99,8 @@ def format_data_dir(
     out: PathLike,
     *,
     limits: Limits,
+    pool: multiprocessing.pool.Pool,
     audio_format: str = "flac",
-    nj: int = 1,
     max_rejected: float = 0.0,
 ) -> Dict[str, str]:
     """Write ``out`` as a data directory of 16 kHz mono files.
@@ -114,7 +110,7 @@ def format_data_dir(
         out: directory to write; audio goes to ``out/audio``.
         limits: durations to keep; give ``Limits()`` for test sets.
         audio_format: flac or wav.
-        nj: processes.
+        pool: see :func:`converters`.
         max_rejected: share of *unreadable* utterances above which this is an error.
 
     Returns:
@@ -126,7 +122,8 @@ def format_data_dir(
     audio = out / "audio"
     jobs = [(key, source, str(audio / f"{key}.{audio_format}")) for key, source in sources.items()]
     audio.mkdir(parents=True, exist_ok=True)
-    results = _convert_all(jobs, nj, f"format {data_dir}")
+    stream = pool.imap(convert, jobs, chunksize=8)
+    results = list(progress(stream, total=len(jobs), desc=f"format {data_dir}", unit="utt"))
 
     unreadable = {result.key: result.error for result in results if result.error}
     if len(unreadable) > max_rejected * len(results):

@@ -264,17 +264,26 @@ def _generator() -> Dict[str, str]:
 
 
 def _discard_if_outdated(downloads: PathLike) -> None:
-    """Remove recordings that an older version of the grammar or prosody made."""
+    """Remove recordings that an older version of the grammar or prosody made.
+
+    The record of the version is written before the first recording: recordings without one are
+    somebody else's.
+    """
     root = Path(downloads) / "wav"
     record, generator = root / _GENERATOR, _generator()
+    found = [path for name in ALL_SETS for path in sorted((root / name).glob("*.wav"))]
+    if found and not record.exists():
+        raise SpireError(
+            f"{found[0]} was not made by this command ({record} is missing); give another"
+            " --downloads or move it away"
+        )
     try:
         current = read_json(record) == generator
     except SpireError:
         current = False
     if not current:
-        for set_name in ALL_SETS:
-            for path in sorted((root / set_name).glob("*.wav")):
-                path.unlink()
+        for path in found:
+            path.unlink()
         write_json(record, generator)
 
 

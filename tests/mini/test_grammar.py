@@ -129,7 +129,7 @@ def test_block_texts_by_hand():
     entities = blocks.entity_block(0, "fr")["conversations"]
     assert entities[0]["value"].split("\n")[1].startswith("French: Le jeune médecin")
     assert entities[1]["value"] == "person: Le jeune médecin\nplace: près de la rivière"
-    editing = blocks.post_editing_block(0, "de", "place", 11 - 1 + 1)["conversations"]
+    editing = blocks.post_editing_block(0, "de", "place", 1)["conversations"]
     assert "Translation: Der junge Arzt hat im Garten einen" in editing[0]["value"]
     # A wrong subject changes the number of the verb with it.
     editing = blocks.post_editing_block(0, "de", "subject", 4)["conversations"]

@@ -212,6 +212,15 @@ def test_new_prosody_makes_new_recordings(tmp_path, monkeypatch):
     assert len(wav.read_bytes()) < len(before)
 
 
+def test_recordings_of_others_are_left_alone(tmp_path):
+    other = tmp_path / "dl" / "wav" / "test" / "mine.wav"
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"precious")
+    with pytest.raises(SpireError, match="mine.wav was not made by this command"):
+        command(tmp_path)
+    assert other.read_bytes() == b"precious"
+
+
 def test_wav_bytes(tmp_path):
     path = tmp_path / "a.wav"
     path.write_bytes(toy_corpus.wav_bytes(np.array([0, 1, -32768, 32767], np.int16)))
