@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the recipes: finds the package and its environment, from wherever this is linked.
 SPIRE_ROOT="$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../.." && pwd)"
 export SPIRE_ROOT

@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
 # The stages of SPIRE, shared by all recipes. Called by a recipe's run.sh from its directory.
+# Options become variables in a loop over their names, which shellcheck cannot see.
+# shellcheck disable=SC2154
 set -euo pipefail
 
 # name=default|what it is

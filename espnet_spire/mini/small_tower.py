@@ -28,17 +28,18 @@ from espnet_spire.utils.progress import progress
 class SmallTowerConfig:
     """Sizes and training of the stand-in; the defaults suit two CPU cores."""
 
-    vocab_size: int = 512
+    vocab_size: int = 900
     hidden_size: int = 128
     intermediate_size: int = 352
-    num_hidden_layers: int = 4
+    num_hidden_layers: int = 3
     num_attention_heads: int = 4
+    initializer_range: float = 0.05
     max_position_embeddings: int = 1024
     passes: float = 2.0
-    batch_tokens: int = 4096
-    learning_rate: float = 2e-3
+    batch_tokens: int = 2048
+    learning_rate: float = 3e-3
     warmup_steps: int = 20
-    weight_decay: float = 0.1
+    weight_decay: float = 0.01
     directions_per_sentence: int = 3
     seed: int = 0
 
@@ -143,6 +144,7 @@ def train_small_tower(
                 intermediate_size=config.intermediate_size,
                 num_hidden_layers=config.num_hidden_layers,
                 num_attention_heads=config.num_attention_heads,
+                initializer_range=config.initializer_range,
                 max_position_embeddings=config.max_position_embeddings,
                 tie_word_embeddings=False,
                 bos_token_id=tokenizer.bos_token_id,

@@ -1,0 +1,48 @@
+# `make mini` and `make test` do everything on a machine that has python3.11 with venv, make and a
+# C compiler.
+PYTHON ?= python3.11
+VENV := .venv
+INSTALLED := $(VENV)/.installed
+# Threads that wait must sleep: spinning ones stop each other when a machine is shared.
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: mini mini-ablations test lint install clean
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help:
+	@echo "make mini            install, then all of SPIRE on one CPU, offline"
+	@echo "make mini-ablations  the same, then the paper's three ablations"
+	@echo "make test            install, then the tests"
+	@echo "make lint            ruff, and shellcheck where it is installed"
+
+install: $(INSTALLED)
+
+$(INSTALLED): setup.py constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is not installed; give another with PYTHON=…" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pip setuptools wheel
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mini,dev]'
+	@touch $@
+
+mini: $(INSTALLED)
+	cd egs2/spire/mini && ./run.sh
+
+mini-ablations: mini
+	cd egs2/spire/mini && for variant in towerfull spirenoblocks spirenopseudo; do \
+		./run.sh --variant $$variant || exit 1; done
+
+test: $(INSTALLED)
+	$(VENV)/bin/python -m pytest -q tests
+
+lint: $(INSTALLED)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	@if command -v shellcheck >/dev/null; then \
+		shellcheck -x $$(git ls-files -s '*.sh' .ci/run | sed -n 's/^100.*\t//p'); \
+	else \
+		echo "shellcheck is not installed: shell scripts were not checked"; \
+	fi
+
+clean:
+	rm -rf $(VENV) *.egg-info
