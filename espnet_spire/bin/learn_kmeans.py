@@ -44,7 +44,9 @@ def main(cmd=None):
     )
     save_codebook(codebook, args.out)
     shown = ("frames", "inertia", "held_out_inertia", "dead_share", "perplexity")
-    print(", ".join(f"{name} {codebook.description[name]:.6g}" for name in shown))
+    # fewer than 20 frames leave none to hold out
+    known = {name: codebook.description[name] for name in shown}
+    print(", ".join(f"{name} {value:.6g}" for name, value in known.items() if value is not None))
 
 
 if __name__ == "__main__":

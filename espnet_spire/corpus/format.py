@@ -143,6 +143,7 @@ def format_data_dir(
             if reason is not None:
                 rejected[result.key] = reason
     kept = {result.key: result.num_samples for result in results if result.key not in rejected}
+    write_rejected(out / REJECTED, rejected)
     if not kept:
         raise SpireError(f"{data_dir}: nothing is left after filtering; see {out / REJECTED}")
     tables = {
@@ -154,7 +155,6 @@ def format_data_dir(
         tables[path.name] = {key: table[key] for key in kept}
     for key in rejected:
         Path(audio / f"{key}.{audio_format}").unlink(missing_ok=True)
-    write_rejected(out / REJECTED, rejected)
     write_data_dir(out, tables)
     return rejected
 

@@ -250,8 +250,10 @@ class _Run:
         self.hf_config = HfDeepSpeedConfig(config)
         tokenizer = AutoTokenizer.from_pretrained(options.model)
         network = self._build_model(len(tokenizer))
-        decay = [p for p in network.parameters() if p.ndim > 1]
-        no_decay = [p for p in network.parameters() if p.ndim <= 1]
+        # Under ZeRO-3 a parameter's own shape is that of its placeholder: (0,).
+        ranks = {p: len(getattr(p, "ds_shape", p.shape)) for p in network.parameters()}
+        decay = [p for p, rank in ranks.items() if rank > 1]
+        no_decay = [p for p, rank in ranks.items() if rank <= 1]
         optimizer = torch.optim.AdamW(
             [
                 {"params": decay, "weight_decay": options.weight_decay},

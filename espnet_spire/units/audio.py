@@ -2,10 +2,11 @@
 
 import io
 import shlex
+import struct
 import subprocess
 from functools import lru_cache
 from pathlib import Path
-from typing import Dict, Iterator, NamedTuple, Optional, Sequence, Tuple
+from typing import BinaryIO, Dict, Iterator, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import soundfile
@@ -17,6 +18,8 @@ from espnet_spire.utils.datadir import SEGMENTS, WAV_SCP, iter_table, read_table
 from espnet_spire.utils.errors import SpireError
 
 SAMPLE_RATE = 16000
+# Sizes from here on are what sox and ffmpeg write when they cannot know the size yet.
+_UNKNOWN_SIZE = 0x7FFFF000
 
 
 class Source(NamedTuple):
@@ -57,7 +60,7 @@ def _resampler(rate: int) -> torchaudio.transforms.Resample:
     return torchaudio.transforms.Resample(rate, SAMPLE_RATE)
 
 
-def _open(rxfilename: str):
+def _open(rxfilename: str) -> BinaryIO:
     if rxfilename.rstrip().endswith("|"):
         command = rxfilename.rstrip()[:-1]
         done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True)
@@ -65,7 +68,26 @@ def _open(rxfilename: str):
             reason = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
             raise SpireError(f"{shlex.quote(command)}: status {done.returncode} {reason}")
         return io.BytesIO(done.stdout)
-    return rxfilename
+    return open(rxfilename, "rb")
+
+
+def _missing_bytes(stream: BinaryIO) -> int:
+    """Bytes that the header of a RIFF WAV promises and the file does not hold.
+
+    libsndfile reads what is there of a file that was cut off, without a word. Other formats,
+    broken headers and sizes that the writer could not know count as complete.
+    """
+    try:
+        riff, _, wave = struct.unpack("<4sI4s", stream.read(12))
+        while (riff, wave) == (b"RIFF", b"WAVE"):
+            name, size = struct.unpack("<4sI", stream.read(8))
+            if name == b"data":
+                end = stream.tell() + size
+                return 0 if size >= _UNKNOWN_SIZE else max(0, end - stream.seek(0, io.SEEK_END))
+            stream.seek(size + size % 2, io.SEEK_CUR)
+    except struct.error:  # shorter than a header: for libsndfile to judge
+        pass
+    return 0
 
 
 def load_audio(source: Source) -> np.ndarray:
@@ -81,7 +103,15 @@ def load_audio(source: Source) -> np.ndarray:
     if not name.rstrip().endswith("|") and not Path(name).exists():
         raise SpireError(f"{name}: no such audio file")
     try:
-        with soundfile.SoundFile(_open(name)) as stream:
+        with _open(name) as file:
+            missing = _missing_bytes(file)
+            if missing:
+                raise SpireError(
+                    f"{name}: cut off, its header promises {missing} bytes more than there are;"
+                    " replace or remove it"
+                )
+            file.seek(0)
+            stream = soundfile.SoundFile(file)
             rate = stream.samplerate
             start = round(source.start * rate)
             stop = stream.frames if source.end is None else min(round(source.end * rate), stream.frames)

@@ -119,13 +119,13 @@ def learn_codebook(
     frames = collect_frames(
         encoder, utterances, hours=hours, max_bytes=max_bytes, batch_seconds=batch_seconds
     )
-    if len(frames) < num_clusters:
-        raise SpireError(
-            f"{len(frames)} frames cannot make --num_clusters {num_clusters}; give more audio"
-        )
     np.random.default_rng(seed).shuffle(frames)
     held_out = frames[: len(frames) // 20]
     training = frames[len(frames) // 20 :]
+    if len(training) < num_clusters:
+        raise SpireError(
+            f"{len(training)} frames cannot make --num_clusters {num_clusters}; give more audio"
+        )
     logging.info("k-means: %d frames, %d clusters", len(training), num_clusters)
     kmeans = MiniBatchKMeans(
         num_clusters,

@@ -66,6 +66,8 @@ def line_to_units(value: str, where: str = "unit file") -> List[int]:
         return [_check(int(word)) for word in value.split()]
     except ValueError:
         raise SpireError(f"{where}: {value[:40]!r} is not a sequence of integers") from None
+    except SpireError as error:
+        raise SpireError(f"{where}: {error}") from None
 
 
 def merge_repeats(units: np.ndarray) -> np.ndarray:

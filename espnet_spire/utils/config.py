@@ -22,6 +22,8 @@ def read_config(path: Optional[PathLike], kind: Type[T]) -> T:
         raise SpireError(f"{path}: no such file") from None
     except yaml.YAMLError as error:
         raise SpireError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise SpireError(f"{path}: 'key: value' lines were expected, not {str(values)[:40]!r}")
     known = {field.name: field for field in fields(kind)}
     for key, value in values.items():
         if key not in known:

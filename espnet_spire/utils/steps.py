@@ -74,6 +74,10 @@ def _set_aside(outputs: Sequence[PathLike]) -> None:
         if path.exists():
             aside = path.parent / ".stale" / f"{path.name}-{stamp}"
             aside.parent.mkdir(exist_ok=True)
+            number = 1
+            while aside.exists():  # twice within a second
+                number += 1
+                aside = aside.with_name(f"{path.name}-{stamp}-{number}")
             path.rename(aside)
             print(f"  {path} was made from other inputs; moved to {aside}", flush=True)
 
