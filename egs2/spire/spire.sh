@@ -124,8 +124,7 @@ esac
 # shellcheck disable=SC1091
 . ./path.sh
 command -v "${python}" >/dev/null || die "--python ${python} is not installed"
-"${python}" -c 'import espnet_spire, torch, transformers' 2>/dev/null ||
-    die "${python} cannot import espnet_spire, torch and transformers; run 'pip install -e .' in ${SPIRE_ROOT}"
+"${python}" -m espnet_spire.bin.check_environment
 
 skip=" ${skip_stages} "
 ${skip_data_prep} && skip+="1 2 4 6 7 9 "
@@ -133,6 +132,7 @@ ${skip_train} && skip+="3 5 8 10 11 "
 ${skip_eval} && skip+="12 13 "
 runs_stage() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ] && [[ "${skip}" != *" $1 "* ]]; }
 
+in_place=""
 # step NAME HINT INPUT… makes OUTPUT… -- COMMAND…
 step() {
     local name="$1" hint="$2"
@@ -149,7 +149,7 @@ step() {
     done
     shift
     "${python}" -m espnet_spire.bin.run_step --name "${name}" --expdir "${expdir}" --hint "${hint}" \
-        --inputs "${inputs[@]}" --outputs "${outputs[@]}" -- "$@"
+        ${in_place:+--in_place} --inputs "${inputs[@]}" --outputs "${outputs[@]}" -- "$@"
 }
 sharded() { # sharded NJ LOG MODULE ARGUMENT…
     local jobs="$1" log="$2" module="$3"
@@ -162,7 +162,7 @@ title() { echo "Stage $1: $2"; }
 kmeans_set="${kmeans_set:-${train_set}}"
 pseudo_set="${pseudo_set:-${train_set}}"
 device=cpu
-[ "${ngpu}" -gt 0 ] && device=cuda
+if [ "${ngpu}" -gt 0 ]; then device=cuda; else export DS_ACCELERATOR=cpu; fi
 inference_device=cpu
 ${gpu_inference} && inference_device=cuda
 encoder_name="$(basename "${encoder}")"
@@ -189,7 +189,7 @@ if runs_stage 1; then
     [ -x local/data.sh ] || die "local/data.sh is missing or not executable: it prepares data/<set>"
     each data/ /wav.scp "${all_sets_array[@]}"
     read -r -a opts <<<"${local_data_opts}"
-    step "1 data" "" makes "${list[@]}" -- local/data.sh --nj "${nj}" "${opts[@]}"
+    in_place=true step "1 data" "" makes "${list[@]}" -- local/data.sh --nj "${nj}" "${opts[@]}"
 fi
 
 if runs_stage 2; then
@@ -209,7 +209,7 @@ if runs_stage 2; then
     each "${dumpdir}/raw/" "" "${all_sets_array[@]}"
     outs=("${list[@]}")
     each "${dumpdir}/raw/" /wav.scp "${all_sets_array[@]}"
-    step "2 format" "run stage 1 (local/data.sh) first" "${tables[@]}" makes "${list[@]}" -- \
+    in_place=true step "2 format" "run stage 1 (local/data.sh) first" "${tables[@]}" makes "${list[@]}" -- \
         "${python}" -m espnet_spire.bin.format_data --data_dir "${dirs[@]}" --out "${outs[@]}" \
         --unfiltered "${tests[@]}" --min_wav_duration "${min_wav_duration}" \
         --max_wav_duration "${max_wav_duration}" --audio_format "${audio_format}" --nj "${nj}" \

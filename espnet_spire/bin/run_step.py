@@ -12,6 +12,9 @@ def get_parser():
     parser.add_argument("--inputs", nargs="*", default=[], help="files and directories it reads")
     parser.add_argument("--outputs", nargs="*", default=[], help="files and directories it leaves")
     parser.add_argument("--hint", default="", help="what to do when an input is missing")
+    parser.add_argument(
+        "--in_place", action="store_true", help="the command brings old outputs up to date itself"
+    )
     parser.add_argument("command", nargs="*", help="after --")
     return parser
 
@@ -30,6 +33,7 @@ def main(cmd=None):
         inputs=args.inputs,
         outputs=args.outputs,
         hint=args.hint,
+        in_place=args.in_place,
     )
     if status != 0:
         sys.exit(status)

@@ -105,21 +105,26 @@ def load_audio(source: Source) -> np.ndarray:
     try:
         with _open(name) as file:
             missing = _missing_bytes(file)
-            if missing:
-                raise SpireError(
-                    f"{name}: cut off, its header promises {missing} bytes more than there are;"
-                    " replace or remove it"
-                )
             file.seek(0)
-            stream = soundfile.SoundFile(file)
-            rate = stream.samplerate
-            start = round(source.start * rate)
-            stop = stream.frames if source.end is None else min(round(source.end * rate), stream.frames)
-            stream.seek(min(start, stream.frames))
-            expected = max(stop - start, 0)
-            samples = stream.read(expected, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
+            with soundfile.SoundFile(file) as stream:
+                rate = stream.samplerate
+                start = round(source.start * rate)
+                stop = stream.frames
+                if source.end is not None:
+                    stop = min(round(source.end * rate), stop)
+                stream.seek(min(start, stream.frames))
+                expected = max(stop - start, 0)
+                samples = stream.read(expected, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        reason = error.error_string.rstrip(".")
+        raise SpireError(f"{name}: unreadable audio ({reason}); replace or remove it") from None
+    except (OSError, RuntimeError) as error:
         raise SpireError(f"{name}: unreadable audio ({error}); replace or remove it") from None
+    if missing:
+        raise SpireError(
+            f"{name}: cut off, its header promises {missing} bytes more than there are;"
+            " replace or remove it"
+        )
     if len(samples) == 0:
         raise SpireError(f"{name}: no samples; remove it")
     if len(samples) < expected:

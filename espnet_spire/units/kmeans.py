@@ -78,12 +78,12 @@ def collect_frames(
             if num_frames(len(samples)) < 1:
                 continue
             used += len(samples)
-            bar.update(len(samples) / SAMPLE_RATE / 3600)
+            bar.update(min(len(samples) // SAMPLE_RATE, bar.total - bar.n))
             yield utterance.key, samples
 
     chunks, count = [], 0
     keep = 1.0
-    with progress(total=round(hours, 3), desc="frames for k-means", unit="h") as bar:
+    with progress(total=int(hours * 3600), desc="frames for k-means", unit="s") as bar:
         for batch in batches(read(), max_samples=int(batch_seconds * SAMPLE_RATE)):
             for features in encoder([samples for _, samples in batch]):
                 if keep < 1.0:

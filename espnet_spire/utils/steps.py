@@ -98,6 +98,7 @@ def run_step(
     inputs: Sequence[PathLike],
     outputs: Sequence[PathLike],
     hint: str = "",
+    in_place: bool = False,
 ) -> int:
     """Run ``command`` unless it is up to date; see the module's description.
 
@@ -108,6 +109,7 @@ def run_step(
         inputs: files and directories that it reads.
         outputs: files and directories that it leaves.
         hint: what to do when an input is missing.
+        in_place: the command itself brings outputs of the past up to date; they stay in place.
 
     Returns:
         exit status of the command, 0 when there was nothing to do.
@@ -124,7 +126,7 @@ def run_step(
     if same and record.get("finished") and there:
         print(f"  {name}: up to date", flush=True)
         return 0
-    if not same:
+    if not same and not in_place:
         _set_aside(outputs)
     spent = record.get("seconds", 0.0) if same and not record.get("finished") else 0.0
     write_json(record_path, {"fingerprint": current, "finished": False, "seconds": spent})
