@@ -113,11 +113,11 @@ def select(
         elif scores[key] < threshold:
             rejected[key] = f"score {scores[key]:.4f} is below {threshold}: {translation}"
     kept = {key: text for key, text in translations.items() if key not in rejected}
+    write_rejected(out / REJECTED, rejected)
     if not kept:
         raise SpireError(
             f"{out}: no translation scores {threshold}; see {out / REJECTED} and --threshold"
         )
-    write_rejected(out / REJECTED, rejected)
     write_table(out / SCORES, {key: f"{score:.4f}" for key, score in scores.items()})
     write_table(out / translation_file(tgt), kept)
     remove_shards([out / TEXT, out / SCORES], num_shards)

@@ -77,4 +77,6 @@ def encode_plain_prompt(tokenizer, prompt: str) -> List[int]:
 
 def special_tokens(tokenizer) -> List[str]:
     """Names that must not occur in a corpus."""
-    return sorted({*tokenizer.all_special_tokens, *CHATML_TOKENS})
+    # all_special_tokens has those with a role (BOS, EOS …) and not <PAD>, <SEP> and their like.
+    added = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special]
+    return sorted({*tokenizer.all_special_tokens, *added, *CHATML_TOKENS})

@@ -58,6 +58,7 @@ _SOURCE_KEYS = {
     "max_tokens",
     "repeat",
     "not_in",
+    "speech_lang",
 }
 
 
@@ -152,14 +153,15 @@ def join_tables(
 def _speech(source, units_name: str) -> Iterator[Raw]:
     data_dir = Path(source["data_dir"])
     units_file = data_dir / units_name
+    speech_lang = source.get("speech_lang", "en")
     if source["task"] == "asr":
         for key, (text, line) in join_tables([data_dir / TEXT, units_file]):
             units = line_to_units(line, f"{units_file}: {key}")
             yield Raw(
                 key,
-                "en",
-                prompts.asr_plain(units, text),
-                prompts.asr_conversation(units, text),
+                speech_lang,
+                prompts.asr_plain(units, text, speech_lang),
+                prompts.asr_conversation(units, text, speech_lang),
                 (text,),
             )
         return
@@ -171,8 +173,10 @@ def _speech(source, units_name: str) -> Iterator[Raw]:
             if source["task"] == "st":
                 turns = prompts.st_conversation(units, lang, translation)
             else:
-                turns = prompts.multi_turn_st_conversation(units, text, lang, translation)
-            yield Raw(f"{key}.{lang}", f"en-{lang}", None, turns, (text, translation))
+                turns = prompts.multi_turn_st_conversation(
+                    units, text, lang, translation, speech_lang
+                )
+            yield Raw(f"{key}.{lang}", f"{speech_lang}-{lang}", None, turns, (text, translation))
 
 
 def _mt(source, _units_name: str) -> Iterator[Raw]:

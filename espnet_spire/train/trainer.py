@@ -16,7 +16,7 @@ from espnet_spire.train.batching import BatchBudget, micro_batches, plan_pass, s
 from espnet_spire.train.checkpoints import advance_pointer, read_pointer, remove_unfinished
 from espnet_spire.train.examples import IGNORE
 from espnet_spire.train.schedule import learning_rate
-from espnet_spire.utils.atomic import read_json
+from espnet_spire.utils.atomic import atomic_write, read_json
 from espnet_spire.utils.errors import SpireError
 from espnet_spire.utils.progress import progress
 
@@ -339,7 +339,8 @@ class _Run:
             return
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-        path.write_text("".join(kept), encoding="utf-8")
+        with atomic_write(path) as stream:
+            stream.write("".join(kept))
 
     def _record(self, entry: Dict[str, Any]) -> None:
         if self.rank != 0:
