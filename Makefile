@@ -21,8 +21,10 @@ install: $(INSTALLED)
 $(INSTALLED): setup.py constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is not installed; give another with PYTHON=…" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pip setuptools wheel
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mini,dev]'
+	@# As an environment variable the constraints hold for build environments, too.
+	export PIP_CONSTRAINT=$(CURDIR)/constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 && \
+	$(VENV)/bin/python -m pip install --quiet pip setuptools wheel && \
+	$(VENV)/bin/python -m pip install --quiet -e '.[mini,dev]'
 	@touch $@
 
 mini: $(INSTALLED)

@@ -53,7 +53,7 @@ def make_base(out: Path, *, seed: int = 0) -> Path:
         num_hidden_layers=2,
         num_attention_heads=2,
         max_position_embeddings=512,
-        initializer_range=0.3,
+        initializer_range=0.1,
         tie_word_embeddings=False,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -171,7 +171,7 @@ def make_training(lm_dir: Path, out: Path) -> list:
         *("--ngpu", "0", "--model", str(lm_dir), "--use_tensorboard", "false"),
         *("--train_examples", str(out / "train"), "--valid_examples", str(out / "valid")),
         *("--batch_tokens", "400", "--micro_batch_tokens", "160", "--num_epochs", "2"),
-        *("--learning_rate", "1e-2", "--warmup_steps", "2", "--seed", "3"),
+        *("--learning_rate", "4e-3", "--warmup_steps", "2", "--seed", "3"),
         *("--save_interval_steps", "5", "--eval_interval_steps", "10"),
     ]
 

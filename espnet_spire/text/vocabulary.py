@@ -243,7 +243,7 @@ def extend_vocabulary(
     try:
         base_tokenizer = AutoTokenizer.from_pretrained(base)
         model = AutoModelForCausalLM.from_pretrained(base, dtype="auto")
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise SpireError(f"--base {base}: {str(error).splitlines()[0]}") from None
     if unit_to_char(0) in base_tokenizer.get_vocab():
         raise SpireError(f"{base} is extended already (it has units); give the base model")

@@ -31,7 +31,9 @@ def read_pointer(output_dir: PathLike) -> Optional[Pointer]:
     value = read_json(path)
     pointer = Pointer(value["tag"], value["kept"], value["finished"])
     if not (Path(output_dir) / pointer.tag).is_dir():
-        raise SpireError(f"{path} names {pointer.tag}, which is not there; remove {path} to restart")
+        raise SpireError(
+            f"{path} names {pointer.tag}, which is not there; remove {path} to restart"
+        )
     return pointer
 
 

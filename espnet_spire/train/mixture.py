@@ -100,6 +100,8 @@ def load_mixture(path: PathLike) -> Dict[str, Any]:
         raise SpireError(f"{path}: 'format' must be plain or chatml")
     names = set()
     for source in mixture["sources"]:
+        if not isinstance(source, dict):
+            raise SpireError(f"{path}: a source must have 'name' and 'task', {source!r} has not")
         name = source.get("name")
         for key in source.keys() - _SOURCE_KEYS:
             raise SpireError(f"{path}: source {name}: unknown key {key!r}")
@@ -122,9 +124,7 @@ def sample_position(seed: int, source: str, key: str) -> float:
     return int.from_bytes(digest, "big") / 2**64
 
 
-def join_tables(
-    paths: Iterable[Path], *, drive: int = 0
-) -> Iterator[Tuple[str, List[str]]]:
+def join_tables(paths: Iterable[Path], *, drive: int = 0) -> Iterator[Tuple[str, List[str]]]:
     """Join sorted tables on their keys, streaming.
 
     Args:
@@ -215,6 +215,8 @@ def _chat(source, _units_name: str) -> Iterator[Raw]:
                     prompts.Turn(roles[turn["from"]], turn["value"])
                     for turn in entry["conversations"]
                 ]
+                if not all(isinstance(turn.content, str) for turn in turns):
+                    raise TypeError("a value that is no text")
             except (json.JSONDecodeError, KeyError, TypeError) as error:
                 raise SpireError(
                     f"{path}, line {number}: not a ShareGPT conversation ({error!r})"
@@ -352,6 +354,8 @@ def build_examples(
                         raise SpireError(f"source {name}: {error}") from None
                     if reason is None and len(encoded.input_ids) > max_length:
                         reason = f"{len(encoded.input_ids)} tokens, max_length is {max_length}"
+                    if reason is None and not any(encoded.loss_mask):
+                        reason = "there is no answer in it to learn"
                     if reason is not None:
                         rejected[f"{name}:{raw.key}"] = reason
                         continue

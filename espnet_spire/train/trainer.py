@@ -379,30 +379,32 @@ class _Run:
             steps=self.steps,
             start=self.position.step,
         )
-        bar = progress(
+        # Closed also when an error ends the loop: the error's line is to be the last.
+        with progress(
             total=self.total_steps,
             initial=self.position.step,
             desc=self.output_dir.name,
             unit="step",
-        )
-        for batch in batches:
-            entry = self._step(batch)
-            self.position.step += 1
-            step = self.position.step
-            self._record({"step": step, **entry})
-            bar.set_postfix(loss=f"{entry['loss']:.3f}", refresh=False)
-            bar.update()
-            last = step == self.total_steps
-            if self.valid_data is not None and (last or step % options.eval_interval_steps == 0):
-                self._record({"step": step, **self._validate()})
-            if self._stop_wanted():
-                self.save()
-                raise SpireError(
-                    f"stopped by a signal at step {step}; start the same command again to go on"
-                )
-            if not last and step % options.save_interval_steps == 0:
-                self.save()
-        bar.close()
+        ) as bar:
+            for batch in batches:
+                entry = self._step(batch)
+                self.position.step += 1
+                step = self.position.step
+                self._record({"step": step, **entry})
+                bar.set_postfix(loss=f"{entry['loss']:.3f}", refresh=False)
+                bar.update()
+                last = step == self.total_steps
+                if self.valid_data is not None and (
+                    last or step % options.eval_interval_steps == 0
+                ):
+                    self._record({"step": step, **self._validate()})
+                if self._stop_wanted():
+                    self.save()
+                    raise SpireError(
+                        f"stopped by a signal at step {step}; start the same command again to go on"
+                    )
+                if not last and step % options.save_interval_steps == 0:
+                    self.save()
         self.save(finished=True)
 
     def _on_signal(self, number: int, _frame) -> None:

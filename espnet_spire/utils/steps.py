@@ -34,12 +34,12 @@ def _fingerprint_file(path: Path) -> str:
 def _files(path: Path) -> Iterable[Path]:
     if path.is_file():
         return [path]
-    return sorted(
-        Path(root) / name
-        for root, folders, names in os.walk(path)
-        for name in names
-        if not name.startswith(".")
-    )
+    found = []
+    for root, folders, names in os.walk(path):
+        # hidden folders too: what was set aside is no input any more
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(root) / name for name in names if not name.startswith(".")]
+    return sorted(found)
 
 
 def without_volatile(command: Sequence[str]) -> List[str]:

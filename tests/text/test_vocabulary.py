@@ -40,7 +40,9 @@ def unit(number):
 
 @pytest.fixture(scope="module")
 def base_size(base_model):
-    return sentencepiece.SentencePieceProcessor(model_file=f"{base_model}/tokenizer.model").vocab_size()
+    return sentencepiece.SentencePieceProcessor(
+        model_file=f"{base_model}/tokenizer.model"
+    ).vocab_size()
 
 
 # The arithmetic of the released models ------------------------------------------------------
@@ -168,7 +170,9 @@ def test_loads_without_our_code(extended_model):
     batch = tokenizer(f"Speech:{unit(3)}\nEnglish:", return_tensors="pt")
     with torch.no_grad():
         logits = model(**batch).logits
-    assert logits.shape[-1] == model.config.vocab_size == model.get_input_embeddings().num_embeddings
+    assert (
+        logits.shape[-1] == model.config.vocab_size == model.get_input_embeddings().num_embeddings
+    )
     assert torch.isfinite(logits).all()
 
 

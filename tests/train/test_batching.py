@@ -94,4 +94,6 @@ def test_a_resumed_run_sees_the_rest_of_what_an_undisturbed_one_sees(start):
 
     undisturbed = batches(0)
     assert len(undisturbed) == 95 and batches(start) == undisturbed[start:]
-    assert undisturbed[63:] == [b.tolist() for b in plan_pass(LENGTHS, budget, seed=5, epoch=1)][:32]
+    assert (
+        undisturbed[63:] == [b.tolist() for b in plan_pass(LENGTHS, budget, seed=5, epoch=1)][:32]
+    )

@@ -100,9 +100,9 @@ def test_a_decode_prompt_is_a_prefix_of_the_training_ids(lm_tokenizer, name):
 def test_the_chat_template_of_the_model_gives_the_same_prompt(lm_tokenizer):
     turns, _, _ = CONVERSATIONS["multi-turn"]
     messages = [{"role": t.role, "content": t.content} for t in turns[:3]]
-    ids = lm_tokenizer.apply_chat_template(
-        messages, add_generation_prompt=True, return_dict=True
-    )["input_ids"]
+    ids = lm_tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)[
+        "input_ids"
+    ]
     assert ids == encode_chatml_prompt(lm_tokenizer, turns[:3])
 
 
@@ -121,7 +121,10 @@ def test_plain_text_has_loss_on_everything_but_the_first_token(lm_tokenizer):
     "prompt, text",
     [
         (prompts.asr_plain_prompt(UNITS), prompts.asr_plain(UNITS, "the cook")),
-        (prompts.mt_plain_prompt("en", "de", "bread"), prompts.mt_plain("en", "de", "bread", "Brot")),
+        (
+            prompts.mt_plain_prompt("en", "de", "bread"),
+            prompts.mt_plain("en", "de", "bread", "Brot"),
+        ),
         (prompts.mt_plain_prompt("de", "zh", "Brot"), prompts.mt_plain("de", "zh", "Brot", "面包")),
     ],
 )

@@ -62,6 +62,7 @@ def test_a_mixture_file_gets_its_defaults(tmp_path):
         (mixture({"name": "x", "task": "mt", "pairs": ["en-de"]}), ["source x", "'text_dir'"]),
         (mixture({"name": "x", "task": "chat"}), ["source x", "'file'"]),
         (mixture({"name": "x", "task": "mono", "text_dir": "d"}), ["source x", "'langs'"]),
+        (mixture("asr"), ["'asr' has not"]),
         (mixture(ASR, ASR), ["'name' of its own", "'asr'"]),
         (mixture({"task": "asr", "data_dir": "d"}), ["'name' of its own"]),
     ],
@@ -306,6 +307,18 @@ def test_what_is_rejected_is_listed(tmp_path, lm_data, lm_tokenizer):
     assert max(table["length"]) <= 100 and not set(rejected) & set(table["key"])
 
 
+def test_a_conversation_without_an_answer_is_rejected(tmp_path, lm_tokenizer):
+    conversations = [[("human", "Q")], [("human", "Q"), ("gpt", "A")], []]
+    blocks = write_blocks(tmp_path / "b.jsonl", conversations)
+    source = {"name": "b", "task": "chat", "file": str(blocks)}
+    report = build(mixture(source), lm_tokenizer, tmp_path / "out")
+    assert report["sources"][0]["examples"] == 1
+    assert read_rejected(tmp_path / "out" / "rejected.tsv") == {
+        "b:000000001": "there is no answer in it to learn",
+        "b:000000003": "there is no answer in it to learn",
+    }
+
+
 def test_the_limit_on_length_is_inclusive(tmp_path, lm_data, lm_tokenizer):
     source = {"name": "asr", "task": "asr", "data_dir": str(lm_data)}
     build(mixture(source), lm_tokenizer, tmp_path / "all")
@@ -344,6 +357,7 @@ def test_budgets_and_seed(tmp_path, lm_data, lm_tokenizer):
         ({"task": "chat", "file": "{t}/none.jsonl"}, "none.jsonl: no such file"),
         ({"task": "chat", "file": "{t}/empty.jsonl"}, "source s: no example; is its data empty?"),
         ({"task": "chat", "file": "{t}/bad.jsonl"}, "bad.jsonl, line 2: not a ShareGPT"),
+        ({"task": "chat", "file": "{t}/null.jsonl"}, "null.jsonl, line 1: .*no text"),
         ({"task": "chat", "file": "{t}/role.jsonl"}, "role.jsonl, line 1: not a ShareGPT"),
         ({"task": "mono", "text_dir": "{t}/data", "langs": ["en"]}, "source s: .*format: plain"),
     ],
@@ -353,6 +367,7 @@ def test_errors_leave_nothing_behind(tmp_path, lm_data, lm_tokenizer, source, wo
     (tmp_path / "empty.jsonl").write_text("")
     good = '{"conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}]}\n'
     (tmp_path / "bad.jsonl").write_text(good + "{\n")
+    (tmp_path / "null.jsonl").write_text(good.replace('"A"', "null"))
     (tmp_path / "role.jsonl").write_text(good.replace("gpt", "robot"))
     source = {
         key: value.format(t=tmp_path) if isinstance(value, str) else value

@@ -159,9 +159,7 @@ def test_memory_budget_thins_out_but_keeps_all_utterances(two_corpora):
 
 
 def test_short_utterances_are_passed_over(tmp_path, make_data_dir):
-    directory = make_data_dir(
-        tmp_path / "d", {"long": constant(0.1, 0.5), "short": np.zeros(399)}
-    )
+    directory = make_data_dir(tmp_path / "d", {"long": constant(0.1, 0.5), "short": np.zeros(399)})
     chosen = sample_utterances([directory], max_per_speaker=None, seed=0)
     frames = collect_frames(LevelEncoder(), chosen, hours=1, max_bytes=2**20, batch_seconds=1)
     assert len(frames) == 24
@@ -187,7 +185,11 @@ def test_perplexity_by_hand():
 
 def test_the_same_seed_gives_the_same_bytes(tmp_path, make_data_dir, make_audio, capsys):
     directories = [
-        str(make_data_dir(tmp_path / name, {f"{name}{n}": make_audio(1, n + 10 * i) for n in (1, 2)}))
+        str(
+            make_data_dir(
+                tmp_path / name, {f"{name}{n}": make_audio(1, n + 10 * i) for n in (1, 2)}
+            )
+        )
         for i, name in enumerate("ab")
     ]
 

@@ -28,9 +28,13 @@ def textbook(samples):
 
     def differences(x):
         padded = np.pad(x, ((2, 2), (0, 0)), mode="edge")
-        return sum(
-            n * (padded[2 + n : len(x) + 2 + n] - padded[2 - n : len(x) + 2 - n]) for n in (1, 2)
-        ) / 10
+        return (
+            sum(
+                n * (padded[2 + n : len(x) + 2 + n] - padded[2 - n : len(x) + 2 - n])
+                for n in (1, 2)
+            )
+            / 10
+        )
 
     features = np.hstack([static, differences(static), differences(differences(static))])
     return (features - features.mean(axis=0)) / features.std(axis=0)

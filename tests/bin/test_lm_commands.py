@@ -1,0 +1,74 @@
+"""Entry points around mixtures, and the plot of units."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+from helpers_lm import UNITS_NAME, process_environment
+
+from espnet_spire.bin import make_examples, mixture_inputs, plot_units
+from espnet_spire.utils.errors import SpireError
+
+
+@pytest.fixture
+def mixture(tmp_path, lm_data):
+    path = tmp_path / "mix.yaml"
+    sources = [
+        {"name": "asr", "task": "asr", "data_dir": str(lm_data)},
+        {
+            **{"name": "st", "task": "st", "data_dir": str(lm_data), "targets": ["de"]},
+            "not_in": ["noblocks"],
+        },
+    ]
+    path.write_text(yaml.safe_dump({"format": "chatml", "sources": sources}))
+    return str(path)
+
+
+def test_mixture_inputs(mixture, lm_data, capsys):
+    mixture_inputs.main(["--mixture", mixture, "--units-name", "u"])
+    assert capsys.readouterr().out.splitlines() == [
+        *(f"{lm_data}/text", f"{lm_data}/text.tc.de", f"{lm_data}/u")
+    ]
+    mixture_inputs.main(["--mixture", mixture, "--units_name", "u", "--variant", "noblocks"])
+    assert capsys.readouterr().out.splitlines() == [f"{lm_data}/text", f"{lm_data}/u"]
+
+
+def test_make_examples(mixture, lm_dir, lm_base, tmp_path, capsys):
+    command = ["--mixture", mixture, "--units_name", UNITS_NAME, "--out", str(tmp_path / "o")]
+    make_examples.main([*command, "--model", str(lm_dir)])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split()[:3] == ["asr", "asr", "24"] and lines[-1].split()[:2] == ["total", "48"]
+    with pytest.raises(SpireError, match="spire.json: no such file; make the model with"):
+        make_examples.main([*command, "--model", str(lm_base)])
+
+
+def test_plot_units(tmp_path, capsys):
+    (tmp_path / "cb").mkdir()
+    (tmp_path / "cb" / "codebook.json").write_text(json.dumps({"num_clusters": 4}))
+    (tmp_path / "u1").write_text("a 0 1 0 1\n")
+    (tmp_path / "u2").write_text("b 0 1\nc 0 1\n")
+    command = ["--codebook", str(tmp_path / "cb"), "--out", str(tmp_path / "p.png"), "--units"]
+    plot_units.main([*command, str(tmp_path / "u1"), str(tmp_path / "u2")])
+    # Two of four never used; the other two equally often: two units' worth of entropy.
+    assert capsys.readouterr().out == "units: 50.0 % never used, perplexity 2.0\n"
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    (tmp_path / "u1").write_text("a 4\n")
+    with pytest.raises(SpireError, match="u1: a: unit 4, but K is 4"):
+        plot_units.main([*command, str(tmp_path / "u1")])
+
+
+def test_parsers_import_nothing_heavy():
+    code = """
+import sys
+from espnet_spire.bin import export, make_examples, mixture_inputs, plot_units
+from espnet_spire.bin import pseudo_label, spire_inference, spire_train
+for module in (export, make_examples, mixture_inputs, plot_units, pseudo_label, spire_inference):
+    module.get_parser()
+print([name for name in ("torch", "transformers", "espnet2", "datasets") if name in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=process_environment()
+    )
+    assert done.stdout == "[]\n", done.stderr

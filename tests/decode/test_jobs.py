@@ -1,0 +1,87 @@
+"""What is asked of the model, letter by letter."""
+
+import pytest
+
+from espnet_spire.decode.jobs import Job, check_job, job_turns, order_jobs, parse_job
+from espnet_spire.text.prompts import Turn
+from espnet_spire.utils.errors import SpireError
+
+UNITS = {"u1": "3 19", "u2": "0"}
+
+
+@pytest.fixture
+def data(tmp_path):
+    (tmp_path / "text").write_text("u1 a cook\nu2 some bread\n")
+    (tmp_path / "text.tc.de").write_text("u1 ein Koch\nu2 Brot\n")
+    return tmp_path
+
+
+def never():
+    raise AssertionError("nobody asked for transcripts")
+
+
+def test_parse():
+    assert parse_job("st_cascade.en-zh") == Job("st_cascade", "en", "zh")
+    assert parse_job("asr.en-en").name == "asr.en-en"
+
+
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("st", "not TASK.SRC-TGT"),
+        ("st.ende", "not TASK.SRC-TGT"),
+        ("tts.en-de", "not TASK.SRC-TGT .*asr, mt, st, st_cascade"),
+        ("", "not TASK.SRC-TGT"),
+        ("st.en-xx", "language 'xx' is unknown"),
+        ("asr.en-de", "asr needs one language"),
+        ("mt.de-de", "other tasks two"),
+    ],
+)
+def test_bad_jobs(name, words):
+    with pytest.raises(SpireError, match=words):
+        parse_job(name)
+
+
+def test_check_job():
+    assert check_job(Job("asr", "en", "en")) == Job("asr", "en", "en")
+    with pytest.raises(SpireError, match="job st.en-en"):
+        check_job(Job("st", "en", "en"))
+
+
+def test_transcription_comes_first():
+    jobs = [parse_job(n) for n in ("st_cascade.en-de", "st.en-de", "mt.en-de", "asr.en-en")]
+    assert [job.task for job in order_jobs(jobs)] == ["asr", "mt", "st", "st_cascade"]
+
+
+def test_prompts_of_speech_tasks(data):
+    assert job_turns(parse_job("asr.en-en"), data, UNITS, never, "en") == {
+        "u1": [Turn("user", "Speech: \U000f0003\U000f0013\nEnglish:")],
+        "u2": [Turn("user", "Speech: \U000f0000\nEnglish:")],
+    }
+    turns = job_turns(parse_job("st.en-zh"), data, UNITS, never, "en")
+    assert turns["u2"] == [Turn("user", "Speech: \U000f0000\nChinese:")]
+    with pytest.raises(SpireError, match="job st.de-en: the speech is in en"):
+        job_turns(parse_job("st.de-en"), data, UNITS, never, "en")
+
+
+def test_prompts_of_translation(data):
+    ask = "Translate the following text from {} to {}.\n{}: {}\n{}:"
+    turns = job_turns(parse_job("mt.en-de"), data, {}, never, "en")
+    assert turns["u1"] == [
+        Turn("user", ask.format("English", "German", "English", "a cook", "German"))
+    ]
+    turns = job_turns(parse_job("mt.de-en"), data, {}, never, "en")
+    assert turns["u1"] == [
+        Turn("user", ask.format("German", "English", "German", "ein Koch", "English"))
+    ]
+    heard = {"u1": "a crook", "u2": ""}
+    turns = job_turns(parse_job("st_cascade.en-de"), data, {}, lambda: heard, "en")
+    assert turns["u1"] == [
+        Turn("user", ask.format("English", "German", "English", "a crook", "German"))
+    ]
+    assert turns["u2"][0].content.endswith("English: \nGerman:")
+
+
+def test_a_missing_translation(data):
+    with pytest.raises(SpireError, match="text.tc.fr: no such file"):
+        job_turns(parse_job("mt.fr-en"), data, {}, never, "en")

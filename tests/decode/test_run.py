@@ -1,0 +1,146 @@
+"""Decoding of test sets: files, shards, the cascade, errors."""
+
+import pytest
+from helpers_lm import UNITS_NAME, make_data_dir
+
+from espnet_spire.bin import spire_inference
+from espnet_spire.decode.generate import Answer, Generator
+from espnet_spire.decode.jobs import parse_job
+from espnet_spire.decode.run import decode, merge
+from espnet_spire.utils.datadir import read_table
+from espnet_spire.utils.errors import SpireError
+
+JOBS = [parse_job(name) for name in ("st_cascade.en-de", "asr.en-en", "st.en-de", "mt.de-en")]
+
+
+@pytest.fixture
+def data(tmp_path):
+    return make_data_dir(tmp_path / "test", 7)
+
+
+@pytest.fixture(scope="module")
+def generator(lm_dir):
+    return Generator(lm_dir, max_new_tokens=6)
+
+
+class Recorder:
+    """Answers with a word made of the prompt's length; keeps what it was asked."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer, self.asked = tokenizer, {}
+
+    def __call__(self, prompts, desc):
+        self.asked[desc] = [self.tokenizer.decode(ids) for ids in prompts]
+        return [Answer([len(ids)], cut=len(ids) % 2 == 0) for ids in prompts]
+
+    def text(self, answer):
+        return f"word{answer.ids[0]}"
+
+
+def files(out):
+    return {
+        str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()
+    }
+
+
+def test_three_shards_merged_equal_one(tmp_path, data, generator):
+    options = {"data_dir": data, "units": data / UNITS_NAME}
+    decode(lambda: generator, JOBS, **options, out=tmp_path / "one")
+    for shard in (3, 1, 2):
+        decode(
+            lambda: generator, JOBS, **options, out=tmp_path / "three", num_shards=3, shard=shard
+        )
+    merge(JOBS, data_dir=data, out=tmp_path / "three", num_shards=3)
+    one = files(tmp_path / "one")
+    assert sorted(one) == sorted(f"{job.name}/{name}" for job in JOBS for name in ("cut", "text"))
+    assert files(tmp_path / "three") == one
+    texts = read_table(tmp_path / "one" / "asr.en-en" / "text", allow_empty_value=True)
+    assert list(texts) == [f"utt{i:03d}" for i in range(7)]
+
+
+def test_the_cascade_reads_what_was_transcribed(tmp_path, data, lm_tokenizer):
+    recorder = Recorder(lm_tokenizer)
+    decode(lambda: recorder, JOBS, data_dir=data, units=data / UNITS_NAME, out=tmp_path / "out")
+    heard = read_table(tmp_path / "out" / "asr.en-en" / "text")
+    for prompt, text in zip(recorder.asked["st_cascade.en-de"], heard.values(), strict=True):
+        assert prompt == (
+            "<s><|im_start|>user\nTranslate the following text from English to German.\n"
+            f"English: {text}\nGerman:<|im_end|>\n<|im_start|>assistant\n"
+        )
+    reference = read_table(data / "text.tc.de")
+    assert f"German: {reference['utt000']}\n" in recorder.asked["mt.de-en"][0]
+    # Which answers were cut is listed, with their length in tokens.
+    cut = read_table(tmp_path / "out" / "asr.en-en" / "cut", allow_empty_value=True)
+    assert cut == {k: "1" for k, v in heard.items() if int(v.removeprefix("word")) % 2 == 0}
+
+
+def test_results_that_are_there_are_not_decoded_again(tmp_path, data, lm_tokenizer):
+    options = {"data_dir": data, "units": data / UNITS_NAME, "out": tmp_path / "out"}
+    decode(lambda: Recorder(lm_tokenizer), JOBS[:2], **options)
+    before = files(tmp_path / "out")
+
+    def never():
+        raise AssertionError("the model was loaded")
+
+    decode(never, JOBS[:2], **options)
+    decode(never, JOBS[:2], **options, num_shards=3, shard=2)
+    merge(JOBS[:2], data_dir=data, out=tmp_path / "out", num_shards=3)
+    assert files(tmp_path / "out") == before
+    again = Recorder(lm_tokenizer)
+    decode(lambda: again, JOBS, **options)
+    assert sorted(again.asked) == ["mt.de-en", "st.en-de"]
+
+
+def test_a_cascade_without_transcripts(tmp_path, data, lm_tokenizer):
+    with pytest.raises(SpireError, match="asr.en-en/text: no such file; st_cascade needs asr"):
+        decode(lambda: None, JOBS[:1], data_dir=data, units=None, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_utterance_without_units_is_named(tmp_path, data):
+    lines = (data / UNITS_NAME).read_text().splitlines(keepends=True)
+    (data / UNITS_NAME).write_text("".join(lines[:3] + lines[4:]))
+    with pytest.raises(SpireError, match=rf"{UNITS_NAME}: utterance utt003 of .*test is missing"):
+        decode(
+            lambda: None, JOBS[1:2], data_dir=data, units=data / UNITS_NAME, out=tmp_path / "out"
+        )
+    with pytest.raises(SpireError, match="--units is needed"):
+        decode(lambda: None, JOBS[1:2], data_dir=data, units=None, out=tmp_path / "out")
+
+
+def test_an_utterance_without_source_text_is_named(tmp_path, data):
+    (data / "text.tc.de").write_text("utt000 Brot\n")
+    with pytest.raises(SpireError, match="mt.de-en has nothing to decode for utt001"):
+        decode(lambda: None, JOBS[3:], data_dir=data, units=None, out=tmp_path / "out")
+
+
+def test_merge_insists_on_all_shards(tmp_path, data, lm_tokenizer):
+    options = {"data_dir": data, "units": data / UNITS_NAME, "out": tmp_path / "out"}
+    for shard in (1, 3):
+        decode(lambda: Recorder(lm_tokenizer), JOBS[1:2], **options, num_shards=3, shard=shard)
+    with pytest.raises(SpireError, match="job 2 of 3 has not finished"):
+        merge(JOBS[1:2], data_dir=data, out=tmp_path / "out", num_shards=3)
+    assert not (tmp_path / "out" / "asr.en-en" / "text").exists()
+
+
+def test_the_command(tmp_path, data, lm_dir, generator):
+    options = [
+        *("--model", str(lm_dir), "--data-dir", str(data), "--units", str(data / UNITS_NAME)),
+        *("--max_new_tokens", "6", "--device", "cpu"),
+    ]
+    spire_inference.main([*options, "--task", "asr", "--out", str(tmp_path / "a")])
+    decode(
+        lambda: generator,
+        JOBS[1:2],
+        data_dir=data,
+        units=data / UNITS_NAME,
+        out=tmp_path / "b",
+    )
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+    out = ["--out", str(tmp_path / "c")]
+    with pytest.raises(SpireError, match="nothing to decode: give --task or --jobs"):
+        spire_inference.main([*options, *out])
+    with pytest.raises(SpireError, match="job st.en-en: asr needs one language"):
+        spire_inference.main([*options, *out, "--task", "st"])
+    with pytest.raises(SpireError, match="--shard 4 is not between 1 and --num_shards 3"):
+        spire_inference.main([*options, *out, "--task", "asr", "--num_shards", "3", "--shard", "4"])

@@ -1,0 +1,85 @@
+"""Options of the ESPnet task: what it obeys, and what it refuses."""
+
+import pytest
+
+from espnet_spire.bin import spire_train
+from espnet_spire.tasks.spire import UNUSED, ExampleIterFactory, SpireTask
+from espnet_spire.utils.errors import SpireError
+
+
+@pytest.fixture
+def options(tmp_path, lm_dir):
+    config = tmp_path / "ds.json"
+    config.write_text('{"zero_optimization": {"stage": 1}}')
+    return [
+        *("--ngpu", "0", "--output_dir", str(tmp_path / "run"), "--model", str(lm_dir)),
+        *("--train_examples", str(tmp_path / "ex"), "--deepspeed_config", str(config)),
+        *("--batch_examples", "2"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["--max_epoch", "3"], ["--accum-grad", "2"], ["--patience", "1"], ["--use_amp", "true"]),
+        *(["--optim", "sgd"], ["--grad_clip", "1"], ["--use_deepspeed", "true"]),
+        *(["--init_param", "x.pth"], ["--batch_bins", "5"], ["--collect_stats", "true"]),
+    ],
+)
+def test_options_that_do_nothing_are_refused(options, words):
+    name = words[0].replace("-", "_").lstrip("_")
+    with pytest.raises(SpireError, match=f"--{name} does nothing in SpireTask"):
+        spire_train.main([*options, *words])
+
+
+def test_defaults_of_unused_options_are_hidden_in_help():
+    parser = spire_train.get_parser()
+    text = parser.format_help()
+    assert "--learning_rate" in text and "--deepspeed_config" in text
+    for name in ("--max_epoch", "--accum_grad", "--keep_nbest_models", "--batch_bins"):
+        assert f"{name} " not in text
+    known = {action.dest for action in parser._actions}
+    assert set(UNUSED) <= known | {"use_deepspeed", "deepspeed_config"}
+
+
+@pytest.mark.parametrize("name", ["output_dir", "model", "train_examples", "deepspeed_config"])
+def test_required_options(options, name, capsys):
+    position = options.index(f"--{name}")
+    with pytest.raises(SystemExit) as caught:
+        spire_train.main(options[:position] + options[position + 2 :])
+    assert caught.value.code == 2
+    assert f"the following arguments are required: --{name}" in capsys.readouterr().err
+
+
+def test_a_budget_is_required(options):
+    with pytest.raises(SpireError, match="give --batch_tokens, --batch_examples or both"):
+        spire_train.main(options[:-2])
+
+
+def test_an_unknown_option(options, capsys):
+    with pytest.raises(SystemExit) as caught:
+        spire_train.main([*options, "--no_such_option", "1"])
+    assert caught.value.code == 2 and "no_such_option" in capsys.readouterr().err
+
+
+def test_missing_examples_and_a_model_without_units(options, lm_base, tmp_path):
+    with pytest.raises(SpireError, match=r"ex/dataset: no such examples; make them with"):
+        spire_train.main(options)
+    options[options.index("--model") + 1] = str(lm_base)
+    with pytest.raises(SpireError, match=r"spire.json: no such file; make .* extend_vocabulary"):
+        spire_train.main(options)
+
+
+def test_an_optimizer_in_deepspeeds_file_is_refused(options, trained, tmp_path):
+    (tmp_path / "ds.json").write_text('{"optimizer": {"type": "Adam"}}')
+    options[options.index("--train_examples") + 1] = str(trained[0] / "train")
+    with pytest.raises(SpireError, match="ds.json: 'optimizer' is decided by options"):
+        spire_train.main(options)
+    assert not list((tmp_path / "run").glob("step_*"))
+
+
+def test_parts_of_abs_task_that_have_no_meaning_here():
+    with pytest.raises(SpireError, match="AutoModelForCausalLM"):
+        SpireTask.build_model_from_file()
+    with pytest.raises(RuntimeError, match="by steps"):
+        ExampleIterFactory(None).build_iter(1)

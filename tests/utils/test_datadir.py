@@ -1,0 +1,198 @@
+import os
+import subprocess
+
+import pytest
+
+from espnet_spire.utils.datadir import (
+    iter_table,
+    read_rejected,
+    read_table,
+    require_keys,
+    shard_of,
+    speakers_to_utterances,
+    translation_file,
+    utterance_keys,
+    validate_data_dir,
+    write_data_dir,
+    write_rejected,
+    write_table,
+)
+from espnet_spire.utils.errors import SpireError
+
+# What a locale would mix: case, punctuation, accents, a full-width letter, beyond the BMP.
+KEYS = [
+    "utt",
+    "Utt",
+    "utt-1",
+    "utt_1",
+    "utt1",
+    "utt10",
+    "utt2",
+    "ärger",
+    "z",
+    "ｚ",
+    "\U00010000",
+    "語",
+]
+
+
+def put(tmp_path, content):
+    path = tmp_path / "text"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def test_order_is_that_of_sort_in_the_c_locale(tmp_path):
+    path = tmp_path / "text"
+    write_table(path, {key: "x" for key in KEYS})
+    written = path.read_bytes()
+    result = subprocess.run(
+        ["sort"], input=written, capture_output=True, env={**os.environ, "LC_ALL": "C"}
+    ).stdout
+    assert written == result
+    assert list(read_table(path)) == [line.split()[0].decode() for line in result.splitlines()]
+
+
+def test_values_stay_as_they_are(tmp_path):
+    table = {
+        "a": "two  spaces",
+        "b": "今天\u3000天气",  # an ideographic space belongs to the text
+        "c": "no-break\u00a0space",
+        "d": "line\u2028separator\x85and\x0cform feed",
+        "e": "",
+    }
+    write_table(tmp_path / "text", table)
+    assert read_table(tmp_path / "text", allow_empty_value=True) == table
+
+
+def test_lenient_about_white_space_between(tmp_path):
+    path = put(tmp_path, "a \t one two \r\nb\tthree\n  c four")
+    assert read_table(path) == {"a": "one two", "b": "three", "c": "four"}
+
+
+def test_one_line_at_a_time(tmp_path):
+    path = put(tmp_path, "a 1\nb 2\nb 3\n")
+    lines = iter_table(path)
+    assert [next(lines), next(lines)] == [("a", "1"), ("b", "2")]
+    with pytest.raises(SpireError):
+        next(lines)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a 1\nb\n", "text, line 2: key b has no value"),
+        ("a 1\n\nb 2\n", "text, line 2: empty line"),
+        ("a 1\n   \nb 2\n", "text, line 2: empty line"),
+        ("a 1\na 2\n", "text, line 2: key a is there twice"),
+        ("a 1\nc 2\nb 3\n", r"text, line 3: key b comes after c; .*LC_ALL=C sort"),
+        ("a 1\nB 2\n", "text, line 2: key B comes after a"),
+        (b"a 1\nb \xff\n", "text, line 2: not valid UTF-8"),
+    ],
+)
+def test_errors_name_file_line_and_key(tmp_path, content, message):
+    with pytest.raises(SpireError, match=message):
+        read_table(put(tmp_path, content))
+
+
+def test_missing_file_and_directory(tmp_path):
+    with pytest.raises(SpireError, match="text: no such file"):
+        read_table(tmp_path / "text")
+    with pytest.raises(SpireError, match="is a directory"):
+        read_table(tmp_path)
+
+
+def test_empty_values_where_allowed(tmp_path):
+    path = put(tmp_path, "a\nb \nc x\n")
+    assert read_table(path, allow_empty_value=True) == {"a": "", "b": "", "c": "x"}
+    assert read_table(put(tmp_path, "")) == {}
+
+
+@pytest.mark.parametrize("table", [{"a b": "x"}, {"a\tb": "x"}, {"": "x"}, {"a": "x\ny"}])
+def test_what_cannot_stand_in_a_table(tmp_path, table):
+    with pytest.raises(SpireError, match="cannot stand in a table"):
+        write_table(tmp_path / "text", {"0": "fine", **table})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rejected(tmp_path):
+    path = tmp_path / "rejected.tsv"
+    write_rejected(path, {"b": "0.1 s is\n short", "a": "no  samples"})
+    assert path.read_text() == "a\tno samples\nb\t0.1 s is short\n"
+    assert read_rejected(path) == {"a": "no samples", "b": "0.1 s is short"}
+    write_rejected(path, {})
+    assert read_rejected(path) == {}
+    with pytest.raises(SpireError, match="gone: no such file"):
+        read_rejected(tmp_path / "gone")
+
+
+def test_speakers():
+    utt2spk = {"u3": "s1", "u1": "s2", "u2": "s1"}
+    assert speakers_to_utterances(utt2spk) == {"s1": "u2 u3", "s2": "u1"}
+    assert translation_file("de") == "text.tc.de"
+
+
+def directory(tmp_path, **files):
+    tables = {
+        "wav.scp": {"a": "a.wav", "b": "b.wav"},
+        "text": {"a": "x", "b": ""},
+        "utt2spk": {"a": "s", "b": "s"},
+    }
+    tables.update({name.replace("__", "."): table for name, table in files.items()})
+    write_data_dir(tmp_path / "d", {name: table for name, table in tables.items() if table})
+    return tmp_path / "d"
+
+
+def test_valid_directory(tmp_path):
+    data = directory(tmp_path)
+    assert validate_data_dir(data) == 2
+    assert (data / "spk2utt").read_text() == "s a b\n"
+    assert utterance_keys(data) == ["a", "b"]
+    assert require_keys(data, "text", ["a", "b"], "wav.scp") == {"a": "x", "b": ""}
+
+
+def test_segments_rule_where_there_are_some(tmp_path):
+    data = directory(
+        tmp_path, wav__scp={"rec": "rec.wav"}, segments={"a": "rec 0 1", "b": "rec 1 2"}
+    )
+    assert utterance_keys(data) == ["a", "b"]
+    assert validate_data_dir(data) == 2
+    write_table(data / "segments", {"a": "rec 0 1", "b": "tape 1 2"})
+    with pytest.raises(SpireError, match="segments: recording tape of b is not in wav.scp"):
+        validate_data_dir(data)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"text": {"a": "x"}}, "d/text: utterance b of d/wav.scp is missing"),
+        ({"text": {"a": "x", "b": "y", "c": "z"}}, "d/text: utterance c is not in d/wav.scp"),
+        ({"utt2spk": {"a": "s"}}, "d/utt2spk: utterance b of d/wav.scp is missing"),
+        ({"utt2spk": None}, "d/utt2spk: no such file"),
+        ({"text": None}, "d/text: no such file"),
+        ({"text__tc__de": {"a": "x"}}, "d/text.tc.de: utterance b of"),
+        ({"utt2num_samples": {"b": "7"}}, "d/utt2num_samples: utterance a of"),
+    ],
+)
+def test_invalid_directories(tmp_path, files, message):
+    with pytest.raises(SpireError, match=message):
+        validate_data_dir(directory(tmp_path, **files))
+
+
+def test_text_is_optional_where_it_is_not_needed(tmp_path):
+    assert validate_data_dir(directory(tmp_path, text=None), need_text=False) == 2
+
+
+def test_no_directory_and_no_utterances(tmp_path):
+    with pytest.raises(SpireError, match="gone: no such data directory"):
+        validate_data_dir(tmp_path / "gone")
+    (tmp_path / "wav.scp").write_text("")
+    with pytest.raises(SpireError, match="wav.scp: the data set is empty"):
+        utterance_keys(tmp_path)
+
+
+def test_shards_by_hand():
+    assert [shard_of(list("abcdefg"), 3, shard) for shard in (1, 2, 3)] == [
+        ["a", "d", "g"], ["b", "e"], ["c", "f"],
+    ]  # fmt: skip
+    assert shard_of(["a"], 2, 2) == []
