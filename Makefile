@@ -3,6 +3,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 INSTALLED := $(VENV)/.installed
+PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # Threads that wait must sleep: spinning ones stop each other when a machine is shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
@@ -21,10 +22,9 @@ install: $(INSTALLED)
 $(INSTALLED): setup.py constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is not installed; give another with PYTHON=…" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	@# As an environment variable the constraints hold for build environments, too.
-	export PIP_CONSTRAINT=$(CURDIR)/constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 && \
-	$(VENV)/bin/python -m pip install --quiet pip setuptools wheel && \
-	$(VENV)/bin/python -m pip install --quiet -e '.[mini,dev]'
+	$(PIP) pip setuptools wheel
+	@# The same versions in the environments that packages without wheels are built in.
+	PIP_BUILD_CONSTRAINT=$(CURDIR)/constraints.txt $(PIP) -e '.[mini,dev]'
 	@touch $@
 
 mini: $(INSTALLED)
