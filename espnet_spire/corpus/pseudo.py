@@ -62,7 +62,8 @@ def translate(
         ]
     answers = generator(ids, f"translate {src}-{tgt}")
     return {
-        key: "" if answer.cut else generator.text(answer) for key, answer in zip(texts, answers)
+        key: "" if answer.cut else generator.text(answer)
+        for key, answer in zip(texts, answers, strict=True)
     }
 
 
@@ -87,7 +88,9 @@ def label(
         translations = translate(generator, texts, src, tgt, style=style)
         scores = scorer(list(texts.values()), list(translations.values()), src, tgt)
         write_table(parts[0], translations)
-        write_table(parts[1], {key: f"{score:.4f}" for key, score in zip(texts, scores)})
+        write_table(
+            parts[1], {key: f"{score:.4f}" for key, score in zip(texts, scores, strict=True)}
+        )
 
 
 def select(

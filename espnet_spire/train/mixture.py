@@ -139,7 +139,7 @@ def join_tables(paths: Iterable[Path], *, drive: int = 0) -> Iterator[Tuple[str,
             if index == drive:
                 values.append(value)
                 continue
-            for other_key, other in stream:
+            for other_key, other in stream:  # noqa: B007
                 if other_key >= key:
                     break
             else:
@@ -318,7 +318,8 @@ def build_examples(
     Returns:
         the report: for each source the examples, tokens, target tokens and rejected examples.
     """
-    from datasets import Dataset, Features, List as Sequence_, Value, concatenate_datasets
+    from datasets import Dataset, Features, Value, concatenate_datasets
+    from datasets import List as Sequence_
     from datasets.arrow_writer import ArrowWriter
 
     features = Features(
@@ -420,7 +421,7 @@ def report_table(report: Dict[str, Any]) -> str:
     return "\n".join(
         "  ".join(
             cell.ljust(width) if i < 2 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths))
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
     )

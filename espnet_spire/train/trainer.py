@@ -91,7 +91,7 @@ class ExampleBatches:
         input_ids = torch.full((len(indices), longest), self.pad_id)
         attention_mask = torch.zeros_like(input_ids)
         labels = torch.full_like(input_ids, IGNORE)
-        for row, (ids, mask) in enumerate(zip(rows["input_ids"], rows["loss_mask"])):
+        for row, (ids, mask) in enumerate(zip(rows["input_ids"], rows["loss_mask"], strict=True)):
             ids = torch.from_numpy(np.asarray(ids, dtype=np.int64))
             input_ids[row, : len(ids)] = ids
             attention_mask[row, : len(ids)] = 1
@@ -481,12 +481,13 @@ class _Run:
         names = self._all_tasks()
         losses, counts = output.example_loss.tolist(), output.example_targets.tolist()
         if not np.isfinite(losses).all():
-            bad = [key for key, loss in zip(keys, losses) if not np.isfinite(loss)]
+            bad = [key for key, loss in zip(keys, losses, strict=False) if not np.isfinite(loss)]
             raise SpireError(
                 f"loss is not finite at step {self.position.step + 1}, rank {self.rank}, examples"
                 f" {', '.join(bad[:5])}; the last checkpoint is intact: lower --learning_rate"
             )
-        for task, loss, count in zip(tasks, losses, counts):
+        # An empty share has one row of padding and no task.
+        for task, loss, count in zip(tasks, losses, counts, strict=False):
             row = names.index(task)
             sums[row, 0] += loss
             sums[row, 1] += count
@@ -498,7 +499,7 @@ class _Run:
             torch.distributed.all_reduce(sums)
             sums = sums.cpu()
         report = {"loss": float(sums[:, 0].sum() / sums[:, 1].sum())}
-        for name, (loss, count) in zip(self._all_tasks(), sums.tolist()):
+        for name, (loss, count) in zip(self._all_tasks(), sums.tolist(), strict=True):
             if count > 0:
                 report[f"loss_{name}"] = loss / count
         return report

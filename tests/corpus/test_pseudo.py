@@ -31,7 +31,8 @@ class Shouter:
 
 def scorer(sources, translations, src, tgt):
     assert (src, tgt) == ("en", "de")
-    assert all(t == s.upper() or (s, t) == ("four", "") for s, t in zip(sources, translations))
+    for source, translation in zip(sources, translations, strict=True):
+        assert translation == ("" if source == "four" else source.upper())
     values = {"one bread": 0.9, "two bread": 0.85, "three bread": 0.8499, "four": 0.0, "five": 0.1}
     return [values[source] for source in sources]
 

@@ -1,4 +1,4 @@
-"""Greedy decoding: against a loop without cache or padding, and on an LM whose answers are known."""
+"""Greedy decoding: against a loop without cache or padding, and an LM with known answers."""
 
 import pytest
 import torch

@@ -22,7 +22,7 @@ def target_spans(tokenizer, encoded):
     """Text of each unbroken run of ids under the mask."""
     assert len(encoded.input_ids) == len(encoded.loss_mask)
     spans, run = [], []
-    for token, is_target in [*zip(*encoded), (None, False)]:
+    for token, is_target in [*zip(*encoded, strict=True), (None, False)]:
         if is_target:
             run.append(token)
         elif run:

@@ -230,7 +230,7 @@ def test_all_tasks_with_their_texts_and_counts(tmp_path, lm_data, lm_tokenizer):
     def text(key):
         index = table["key"].index(key)
         ids, mask = table["input_ids"][index], table["loss_mask"][index]
-        answers = [i for i, m in zip(ids, mask) if m]
+        answers = [i for i, m in zip(ids, mask, strict=True) if m]
         decode = lm_tokenizer.decode
         return table["lang"][index], decode(ids), decode(answers)
 
