@@ -17,9 +17,7 @@ def main(cmd=None):
     args = get_parser().parse_args(cmd)
     from espnet_spire.model.export import export
 
-    export(
-        args.train_dir, args.start_model, args.out, instruct=args.instruct, dtype=args.dtype
-    )
+    export(args.train_dir, args.start_model, args.out, instruct=args.instruct, dtype=args.dtype)
 
 
 if __name__ == "__main__":

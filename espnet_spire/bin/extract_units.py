@@ -78,7 +78,7 @@ def main(cmd=None):
     encoder = load_encoder(
         args.encoder, args.layer, device=default_device(args.device), dtype=args.dtype
     )
-    for data_dir, out in zip(args.data_dir, args.out):
+    for data_dir, out in zip(args.data_dir, args.out, strict=True):
         units, rejected = extract_units(
             encoder,
             codebook,

@@ -34,7 +34,7 @@ def main(cmd=None):
         raise SpireError(f"{len(args.data_dir)} --data_dir need as many --out")
     limits = Limits(args.min_wav_duration, args.max_wav_duration)
     with converters(args.nj) as pool:
-        for data_dir, out in zip(args.data_dir, args.out):
+        for data_dir, out in zip(args.data_dir, args.out, strict=True):
             rejected = format_data_dir(
                 data_dir,
                 out,

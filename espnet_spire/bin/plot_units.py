@@ -22,7 +22,9 @@ def main(cmd=None):
 
     num_clusters = read_json(Path(args.codebook) / DESCRIPTION)["num_clusters"]
     counts = unit_counts(args.units, num_clusters)
-    use = plot_unit_use(counts, args.out, f"Use of {num_clusters} units ({Path(args.codebook).name})")
+    use = plot_unit_use(
+        counts, args.out, f"Use of {num_clusters} units ({Path(args.codebook).name})"
+    )
     print(f"units: {100 * use.dead:.1f} % never used, perplexity {use.perplexity:.1f}")
 
 

@@ -49,7 +49,9 @@ def main(cmd=None):
 
     check_shard(args.num_shards, args.shard)
     outs = {
-        data_dir: {lang: Path(args.out) / f"{Path(data_dir).name}.{lang}" for lang in args.tgt_langs}
+        data_dir: {
+            lang: Path(args.out) / f"{Path(data_dir).name}.{lang}" for lang in args.tgt_langs
+        }
         for data_dir in args.data_dir
     }
     if not args.merge:

@@ -3,7 +3,7 @@
 import multiprocessing
 import multiprocessing.pool
 from pathlib import Path
-from typing import Dict, NamedTuple, Optional, Tuple
+from typing import Dict, NamedTuple, Optional
 
 import soundfile
 import torch
@@ -24,6 +24,9 @@ from espnet_spire.utils.datadir import (
 )
 from espnet_spire.utils.errors import SpireError
 from espnet_spire.utils.progress import progress
+
+# In the audio directory: what each file was made from.
+JOURNAL = ".journal"
 
 
 class Limits(NamedTuple):
@@ -50,38 +53,64 @@ class Converted(NamedTuple):
     error: Optional[str]
 
 
-def _is_current(source: Source, target: Path) -> Optional[int]:
-    """Samples of ``target`` when it was made from ``source`` as it is now, else ``None``."""
+class Job(NamedTuple):
+    """One conversion; ``known`` is what the journal says of ``target``, if anything."""
+
+    key: str
+    source: Source
+    target: str
+    known: Optional[str]
+
+
+def signature(source: Source) -> str:
+    """What a source is: place, times and, for a file, its size and time of change."""
     try:
-        if target.stat().st_mtime_ns < Path(source.rxfilename).stat().st_mtime_ns:
-            return None
-        info = soundfile.info(str(target))
-    except (OSError, soundfile.LibsndfileError):
+        stat = Path(source.rxfilename).stat()
+        content = f"{stat.st_size}:{stat.st_mtime_ns}"
+    except OSError:  # a pipe; whether its output changes cannot be known
+        content = "pipe"
+    return f"{source.rxfilename} {source.start} {source.end} {content}"
+
+
+def _is_current(job: Job) -> Optional[int]:
+    """Samples of the target when it was made from the source as it is now, else ``None``."""
+    if job.known is None or job.known != signature(job.source) or job.known.endswith(" pipe"):
+        return None
+    try:
+        info = soundfile.info(job.target)
+    except soundfile.LibsndfileError:
         return None
     return info.frames if info.samplerate == SAMPLE_RATE and info.channels == 1 else None
 
 
-def convert(job: Tuple[str, Source, str]) -> Converted:
+def convert(job: Job) -> Converted:
     """Write one utterance as 16-bit 16 kHz mono, unless that was done before."""
-    key, source, target_name = job
-    target = Path(target_name)
-    frames = _is_current(source, target)
-    if frames is None:
-        try:
-            samples = load_audio(source)
-        except SpireError as error:
-            return Converted(key, 0, str(error))
-        with atomic_write(target, "wb") as stream:
-            # Resampling can overshoot full scale a little.
-            soundfile.write(
-                stream,
-                samples.clip(-1.0, 32767 / 32768),
-                SAMPLE_RATE,
-                format=target.suffix[1:].upper(),
-                subtype="PCM_16",
-            )
-        frames = len(samples)
-    return Converted(key, frames, None)
+    frames = _is_current(job)
+    if frames is not None:
+        return Converted(job.key, frames, None)
+    try:
+        samples = load_audio(job.source)
+    except SpireError as error:
+        return Converted(job.key, 0, str(error))
+    with atomic_write(job.target, "wb") as stream:
+        # Resampling can overshoot full scale a little.
+        soundfile.write(
+            stream,
+            samples.clip(-1.0, 32767 / 32768),
+            SAMPLE_RATE,
+            format=Path(job.target).suffix[1:].upper(),
+            subtype="PCM_16",
+        )
+    return Converted(job.key, len(samples), None)
+
+
+def _read_journal(path: Path) -> Dict[str, str]:
+    """Utterance → signature of the source that its audio was made from."""
+    if not path.exists():
+        return {}
+    lines = path.read_text(encoding="utf-8").split("\n")
+    # What follows the last newline was cut off by a kill.
+    return dict(line.split("\t", 1) for line in lines[:-1] if "\t" in line)
 
 
 def _one_thread() -> None:
@@ -120,10 +149,20 @@ def format_data_dir(
     validate_data_dir(data_dir)
     sources = utterance_sources(data_dir)
     audio = out / "audio"
-    jobs = [(key, source, str(audio / f"{key}.{audio_format}")) for key, source in sources.items()]
     audio.mkdir(parents=True, exist_ok=True)
-    stream = pool.imap(convert, jobs, chunksize=8)
-    results = list(progress(stream, total=len(jobs), desc=f"format {data_dir}", unit="utt"))
+    journal = _read_journal(audio / JOURNAL)
+    jobs = [
+        Job(key, source, str(audio / f"{key}.{audio_format}"), journal.get(key))
+        for key, source in sources.items()
+    ]
+    results = []
+    with open(audio / JOURNAL, "a", encoding="utf-8") as done:
+        stream = pool.imap(convert, jobs, chunksize=8)
+        bar = progress(stream, total=len(jobs), desc=f"format {data_dir}", unit="utt")
+        for job, result in zip(jobs, bar, strict=True):
+            results.append(result)
+            if result.error is None and journal.get(job.key) != signature(job.source):
+                done.write(f"{job.key}\t{signature(job.source)}\n")
 
     unreadable = {result.key: result.error for result in results if result.error}
     if len(unreadable) > max_rejected * len(results):
@@ -157,4 +196,3 @@ def format_data_dir(
         Path(audio / f"{key}.{audio_format}").unlink(missing_ok=True)
     write_data_dir(out, tables)
     return rejected
-

@@ -65,7 +65,9 @@ class Generator:
                 room = len(prompts[order[0]]) + self.max_new_tokens
                 count = max(1, self.batch_tokens // room)
                 batch, order = order[:count], order[count:]
-                for index, answer in zip(batch, self._answer([prompts[i] for i in batch])):
+                for index, answer in zip(
+                    batch, self._answer([prompts[i] for i in batch]), strict=True
+                ):
                     answers[index] = answer
                 bar.update(len(batch))
         return [answers[index] for index in range(len(prompts))]

@@ -76,19 +76,19 @@ def job_turns(
             ]
             for key, line in units.items()
         }
-    texts = transcripts() if job.task == "st_cascade" else source_texts(data_dir, job.src, speech_lang)
+    texts = (
+        transcripts() if job.task == "st_cascade" else source_texts(data_dir, job.src, speech_lang)
+    )
     return {
         key: [prompts.Turn("user", prompts.mt_instruction(job.src, job.tgt, text))]
         for key, text in texts.items()
     }
 
 
-def answer_turns(
-    generator, turns: Dict[str, List[prompts.Turn]], desc: str
-) -> Dict[str, "Answer"]:
+def answer_turns(generator, turns: Dict[str, List[prompts.Turn]], desc: str) -> Dict[str, "Answer"]:
     """Answers by utterance."""
     ids = [encode_chatml_prompt(generator.tokenizer, turn) for turn in turns.values()]
-    return dict(zip(turns, generator(ids, desc)))
+    return dict(zip(turns, generator(ids, desc), strict=True))
 
 
 def order_jobs(jobs: Sequence[Job]) -> List[Job]:

@@ -34,7 +34,7 @@ class DualCrossEntropy:
         forward = self._nll([(sources[i], translations[i]) for i in there], src, tgt)
         backward = self._nll([(translations[i], sources[i]) for i in there], tgt, src)
         scores = [0.0] * len(translations)
-        for index, a, b in zip(there, forward, backward):
+        for index, a, b in zip(there, forward, backward, strict=True):
             scores[index] = dual_score(a, b)
         return scores
 
@@ -51,7 +51,9 @@ class DualCrossEntropy:
         while order:
             count = max(1, self.batch_tokens // len(encoded[order[-1]][0]))
             batch, order = order[-count:], order[:-count]
-            for index, value in zip(batch, self._batch_nll([encoded[i] for i in batch])):
+            for index, value in zip(
+                batch, self._batch_nll([encoded[i] for i in batch]), strict=True
+            ):
                 result[index] = value
         return result
 

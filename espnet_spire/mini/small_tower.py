@@ -130,9 +130,7 @@ def train_small_tower(
 
     if "en" not in langs:
         raise SpireError("--langs must have en: parallel text goes to and from it")
-    texts = list(
-        training_texts(mono_dir, parallel_dir, langs, config.directions_per_sentence)
-    )
+    texts = list(training_texts(mono_dir, parallel_dir, langs, config.directions_per_sentence))
     with atomic_dir(out) as aside:
         train_tokenizer(texts, config.vocab_size, aside)
         tokenizer = AutoTokenizer.from_pretrained(aside)

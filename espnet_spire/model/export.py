@@ -93,4 +93,6 @@ def _check(directory: Path, state: Dict[str, torch.Tensor]) -> None:
     loaded = AutoModelForCausalLM.from_pretrained(directory, dtype="auto").state_dict()
     for name, tensor in state.items():
         if name not in loaded or not torch.equal(loaded[name], tensor):
-            raise SpireError(f"{directory}: {name} was not written as it was trained; this is a bug")
+            raise SpireError(
+                f"{directory}: {name} was not written as it was trained; this is a bug"
+            )

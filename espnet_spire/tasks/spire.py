@@ -88,6 +88,7 @@ class SpireTask(AbsTask):
     @classmethod
     def get_parser(cls) -> argparse.ArgumentParser:
         parser = super().get_parser()
+        parser.allow_abbrev = False
         for action in parser._actions:
             if action.dest in UNUSED:
                 action.help = argparse.SUPPRESS

@@ -83,9 +83,7 @@ def mt_instruction(source_lang: str, target_lang: str, source: str) -> str:
     )
 
 
-def asr_conversation(
-    units: Sequence[int], transcript: str, speech_lang: str = "en"
-) -> List[Turn]:
+def asr_conversation(units: Sequence[int], transcript: str, speech_lang: str = "en") -> List[Turn]:
     """ASR as an instruction and its answer."""
     return [
         Turn("user", speech_instruction(units, speech_lang)),

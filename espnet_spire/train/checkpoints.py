@@ -56,3 +56,8 @@ def remove_unfinished(output_dir: PathLike) -> None:
         if pointer is None or path.name not in pointer.kept:
             logging.warning("%s is half written (its job was killed); removing it", path)
             shutil.rmtree(path)
+
+
+def forget_checkpoints(output_dir: PathLike) -> None:
+    """Start a run anew: without the pointer no checkpoint counts (``--resume false``)."""
+    (Path(output_dir) / POINTER).unlink(missing_ok=True)

@@ -72,6 +72,31 @@ _NEEDS = {
 }
 
 
+def _is_range(value: Any) -> bool:
+    numbers = isinstance(value, list) and len(value) == 2
+    return numbers and all(isinstance(v, (int, float)) for v in value) and value[0] < value[1]
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and value > 0
+
+
+def _is_words(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(v, str) for v in value)
+
+
+_VALUES: Dict[str, Callable[[Any], bool]] = {
+    "range": _is_range,
+    "max_examples": _is_count,
+    "max_tokens": _is_count,
+    "repeat": _is_count,
+    "targets": _is_words,
+    "langs": _is_words,
+    "not_in": _is_words,
+    "pairs": lambda value: _is_words(value) and all(v.count("-") == 1 for v in value),
+}
+
+
 class Raw(NamedTuple):
     """One example before tokenisation. Exactly one of ``text`` and ``turns`` is set."""
 
@@ -110,6 +135,9 @@ def load_mixture(path: PathLike) -> Dict[str, Any]:
         for key in _NEEDS[source["task"]]:
             if key not in source:
                 raise SpireError(f"{path}: source {name}: task {source['task']} needs {key!r}")
+        for key, kind in _VALUES.items():
+            if key in source and not kind(source[key]):
+                raise SpireError(f"{path}: source {name}: {key}: {source[key]!r} cannot be used")
         if not name or name in names:
             raise SpireError(f"{path}: each source needs a 'name' of its own, {name!r} is not")
         names.add(name)
@@ -353,6 +381,8 @@ def build_examples(
                         encoded = _encode(tokenizer, raw, plain)
                     except SpireError as error:
                         raise SpireError(f"source {name}: {error}") from None
+                    if reason is None and not all(text.strip() for text in raw.corpus_text):
+                        reason = "an empty text"
                     if reason is None and len(encoded.input_ids) > max_length:
                         reason = f"{len(encoded.input_ids)} tokens, max_length is {max_length}"
                     if reason is None and not any(encoded.loss_mask):

@@ -13,7 +13,12 @@ import numpy as np
 import torch
 
 from espnet_spire.train.batching import BatchBudget, micro_batches, plan_pass, share_of_rank
-from espnet_spire.train.checkpoints import advance_pointer, read_pointer, remove_unfinished
+from espnet_spire.train.checkpoints import (
+    advance_pointer,
+    forget_checkpoints,
+    read_pointer,
+    remove_unfinished,
+)
 from espnet_spire.train.examples import IGNORE
 from espnet_spire.train.schedule import learning_rate
 from espnet_spire.utils.atomic import atomic_write, read_json
@@ -310,7 +315,10 @@ class _Run:
 
     def resume(self) -> None:
         """Go back to the newest whole checkpoint, if there is one."""
-        pointer = read_pointer(self.output_dir) if self.options.resume else None
+        if self.rank == 0 and not self.options.resume:
+            forget_checkpoints(self.output_dir)
+        torch.distributed.barrier()
+        pointer = read_pointer(self.output_dir)
         if self.rank == 0:
             remove_unfinished(self.output_dir)
         torch.distributed.barrier()

@@ -70,9 +70,7 @@ class TransformerEncoder:
         if extractor.sampling_rate != SAMPLE_RATE:
             raise SpireError(f"--encoder {name}: wants {extractor.sampling_rate} Hz, not 16000")
         if not 1 <= layer <= config.num_hidden_layers:
-            raise SpireError(
-                f"--layer {layer}: {name} has layers 1 to {config.num_hidden_layers}"
-            )
+            raise SpireError(f"--layer {layer}: {name} has layers 1 to {config.num_hidden_layers}")
         model.encoder.layers = model.encoder.layers[:layer]
         if config.do_stable_layer_norm:
             # Pre-norm models normalise after the last block, which layer L must not see;

@@ -56,7 +56,9 @@ def extract_units(
     units: Dict[str, str] = {}
     with progress(total=len(keys), desc=f"units {data_dir}", unit="utt") as bar:
         for batch in batches(read(), max_samples=int(batch_seconds * SAMPLE_RATE)):
-            for (key, _), features in zip(batch, encoder([samples for _, samples in batch])):
+            for (key, _), features in zip(
+                batch, encoder([samples for _, samples in batch]), strict=True
+            ):
                 assigned = codebook.nearest(features).numpy()
                 units[key] = units_to_line(assigned if keep_repeats else merge_repeats(assigned))
             bar.update(len(batch))

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import List, Sequence
@@ -26,7 +27,9 @@ def merge_command(command: Sequence[str], nj: int) -> List[str]:
 
 def last_line(log: Path) -> str:
     """What a failed job said last."""
-    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line]
+    lines = [
+        line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line
+    ]
     errors = [line for line in lines if line.startswith("error:")]
     return (errors or lines or ["it printed nothing"])[-1]
 
@@ -66,7 +69,9 @@ def launch_local(command: Sequence[str], *, nj: int, log: str) -> None:
                         stderr=subprocess.STDOUT,
                     )
             processes.append((process, path))
-        _show(processes[0][0], processes[0][1])
+        # In a thread, so that a failure of another job is noticed while the first goes on.
+        shown = threading.Thread(target=_show, args=processes[0], daemon=True)
+        shown.start()
         waiting = list(processes)
         while waiting:
             for process, path in list(waiting):
@@ -75,9 +80,12 @@ def launch_local(command: Sequence[str], *, nj: int, log: str) -> None:
                     continue
                 waiting.remove((process, path))
                 if status != 0:
+                    if process is processes[0][0]:
+                        shown.join()
                     number = processes.index((process, path)) + 1
                     raise SpireError(f"job {number} of {nj}: {_reason(path)} (log: {path})")
             time.sleep(0.05)
+        shown.join()
         if nj > 1 and subprocess.run(merge_command(command, nj)).returncode != 0:
             raise SpireError("the jobs ended well, but their output cannot be joined (see above)")
     finally:

@@ -5,7 +5,8 @@ command and inputs, and whether the step was finished with it:
 
 * finished, same fingerprint, outputs there: nothing to do;
 * not finished, same fingerprint: it was killed; the command goes on where it stopped;
-* another fingerprint: outputs of the past are moved aside (into ``.stale/``), nothing is deleted, and the step starts anew.
+* another fingerprint: outputs of the past are moved aside (into ``.stale/``), nothing is deleted,
+  and the step starts anew.
 """
 
 import hashlib

@@ -100,9 +100,9 @@ def test_the_model_is_an_ordinary_directory(recipe):
 
 
 def test_finished_stages_do_nothing(recipe):
-    watched = [
-        path for path in (recipe.path / "dump").rglob("*") if path.is_file()
-    ] + list((recipe.path / "exp").rglob("*.safetensors"))
+    watched = [path for path in (recipe.path / "dump").rglob("*") if path.is_file()] + list(
+        (recipe.path / "exp").rglob("*.safetensors")
+    )
     before = {path: path.stat().st_mtime_ns for path in watched}
     done = recipe.run()
     assert done.returncode == 0, done.stderr[-2000:]

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from espnet_spire.utils.errors import SpireError
 from espnet_spire.utils.plots import (
     plot_loss,
     plot_unit_use,
@@ -10,7 +11,6 @@ from espnet_spire.utils.plots import (
     smooth,
     unit_use,
 )
-from espnet_spire.utils.errors import SpireError
 
 
 def pixels(path):
