@@ -22,7 +22,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from espnet_spire.mini.channels_last import front_end
-from espnet_spire.mini.mfcc_labels import HOP, SAMPLE_RATE, WINDOW, cluster, mfcc, num_frames
+from espnet_spire.mini.mfcc_labels import cluster
+from espnet_spire.units.audio import SAMPLE_RATE
+from espnet_spire.units.mfcc import HOP, WINDOW, mfcc, num_frames
 from espnet_spire.utils.atomic import PathLike, atomic_dir, write_json
 from espnet_spire.utils.errors import SpireError
 from espnet_spire.utils.progress import progress
@@ -202,7 +204,7 @@ def load_utterances(
         if num_frames(len(samples)) < 2 * config.mask_span:
             short.append(key)
             continue
-        features.append(mfcc(samples, normalize=config.normalize_mfcc))
+        features.append(mfcc(samples, normalize=config.normalize_mfcc).numpy())
         waveforms.append(standardized(samples).astype(np.float16))
     if short:
         logging.warning(

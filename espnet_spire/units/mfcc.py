@@ -1,4 +1,9 @@
-"""MFCCs at HuBERT's frame rate: labels of HuBERT's first iteration and a baseline encoder."""
+"""MFCCs at HuBERT's frame rate: labels of HuBERT's first iteration and a baseline encoder.
+
+Frame *i* looks at samples [320 i, 320 i + 400) of 16 kHz audio, as HuBERT's does.
+"""
+
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -10,8 +15,9 @@ WINDOW = 400  # samples that one HuBERT frame sees: 25 ms
 HOP = 320  # samples between two HuBERT frames: 20 ms
 NUM_COEFFICIENTS = 13
 MFCC_DIM = 3 * NUM_COEFFICIENTS
-
-_transform = None
+_ANALYSIS_HOP = HOP // 2
+_FFT = 512
+_DELTA_WINDOW = 9
 
 
 def num_frames(num_samples: int) -> int:
@@ -19,31 +25,49 @@ def num_frames(num_samples: int) -> int:
     return max(0, (num_samples - WINDOW) // HOP + 1)
 
 
-def mfcc(samples: np.ndarray) -> torch.Tensor:
-    """13 MFCCs with first and second differences, mean and variance normalised.
+@lru_cache(maxsize=1)
+def _transform() -> torchaudio.transforms.MFCC:
+    return torchaudio.transforms.MFCC(
+        SAMPLE_RATE,
+        n_mfcc=NUM_COEFFICIENTS,
+        melkwargs={
+            "n_fft": _FFT,
+            "win_length": WINDOW,
+            "hop_length": _ANALYSIS_HOP,
+            "n_mels": 40,
+            "f_min": 20.0,
+            # No padding at the edges: it would shift and multiply the frames.
+            "center": False,
+        },
+    )
+
+
+@torch.no_grad()
+def mfcc(samples: np.ndarray, *, normalize: bool = True) -> torch.Tensor:
+    """13 MFCCs with first and second differences.
+
+    The differences are taken over 10 ms frames, every second of which is kept.
 
     Args:
-        samples: float32 at 16 kHz, shape (samples,).
+        samples: float32 at 16 kHz, shape (samples,), at least 400.
+        normalize: zero mean and unit variance over the utterance, which takes out much of voice
+            and channel.
 
     Returns:
-        float32, shape (frames, 39), one row for each HuBERT frame.
+        float32, shape (``num_frames(samples)``, 39).
     """
-    global _transform
-    if _transform is None:
-        _transform = torchaudio.transforms.MFCC(
-            SAMPLE_RATE,
-            n_mfcc=NUM_COEFFICIENTS,
-            melkwargs={
-                "n_fft": WINDOW,
-                "win_length": WINDOW,
-                "hop_length": HOP,
-                "n_mels": 40,
-                "center": False,
-            },
-        )
-    static = _transform(torch.from_numpy(samples)[None])
-    first = torchaudio.functional.compute_deltas(static)
-    second = torchaudio.functional.compute_deltas(first)
-    features = torch.cat([static, first, second], dim=1)[0].T
-    mean, std = features.mean(dim=0), features.std(dim=0, correction=0)
-    return ((features - mean) / (std + 1e-5)).contiguous()
+    frames = num_frames(len(samples))
+    if frames == 0:
+        raise ValueError(f"{len(samples)} samples are shorter than one frame of {WINDOW}")
+    # torch.stft puts the window into the middle of its points: padding as much on either side
+    # makes analysis frame i start at sample 160 i.
+    margin = (_FFT - WINDOW) // 2
+    padded = torch.nn.functional.pad(torch.as_tensor(samples), (margin, margin))
+    static = _transform()(padded)
+    first = torchaudio.functional.compute_deltas(static, _DELTA_WINDOW)
+    second = torchaudio.functional.compute_deltas(first, _DELTA_WINDOW)
+    features = torch.cat([static, first, second])[:, ::2][:, :frames].T
+    if normalize:
+        features = features - features.mean(dim=0)
+        features = features / features.std(dim=0, correction=0).clamp_min(1e-5)
+    return features.contiguous()

@@ -9,7 +9,7 @@ import torch
 
 from espnet_spire.bin import mini_hubert
 from espnet_spire.mini.channels_last import front_end, strided_conv
-from espnet_spire.mini.mfcc_labels import cluster, mfcc, num_frames
+from espnet_spire.mini.mfcc_labels import cluster
 from espnet_spire.mini.small_hubert import (
     HISTORY,
     MaskedPrediction,
@@ -24,6 +24,7 @@ from espnet_spire.mini.small_hubert import (
     span_mask,
     standardized,
 )
+from espnet_spire.units.mfcc import num_frames
 from espnet_spire.utils.errors import SpireError
 
 TINY = {
@@ -42,52 +43,6 @@ def tiny_hubert():
 
     torch.manual_seed(0)
     return HubertModel(hubert_config(TINY))
-
-
-@pytest.mark.parametrize("samples", [400, 401, 719, 720, 721, 1039, 1040, 16000, 16001, 23456])
-def test_frames_of_mfcc_equal_frames_of_hubert(samples):
-    hubert = tiny_hubert()
-    expected = hubert._get_feat_extract_output_lengths(samples)
-    assert num_frames(samples) == expected
-    noise = np.random.default_rng(samples).standard_normal(samples).astype(np.float32)
-    features = mfcc(noise)
-    assert features.shape == (expected, 39)
-    assert features.dtype == np.float32
-    assert np.isfinite(features).all()
-    assert hubert.feature_extractor(torch.from_numpy(noise)[None]).shape[2] == expected
-
-
-def test_too_short_for_a_frame():
-    assert num_frames(399) == 0
-    with pytest.raises(SpireError, match="399 samples"):
-        mfcc(np.zeros(399, np.float32))
-
-
-def test_mfcc_frame_looks_at_hubert_window():
-    """A change outside samples [320 i, 320 i + 400) leaves the static part of frame i alone."""
-    rng = np.random.default_rng(0)
-    samples = rng.standard_normal(8000).astype(np.float32)
-    before = mfcc(samples, normalize=False)[:, :13]
-    frame = 10
-    changed = samples.copy()
-    changed[: 320 * frame] = rng.standard_normal(320 * frame)
-    changed[320 * frame + 400 :] = rng.standard_normal(8000 - 320 * frame - 400)
-    after = mfcc(changed, normalize=False)[:, :13]
-    # The decibel floor is relative to the loudest point of the utterance: equal here.
-    np.testing.assert_allclose(after[frame], before[frame], atol=1e-3)
-    assert np.abs(after[frame - 2] - before[frame - 2]).max() > 1
-
-
-def test_mfcc_differences_and_normalisation():
-    # A sound that does not change in time has no differences.
-    time = np.arange(16000) / 16000
-    features = mfcc(np.sin(2 * np.pi * 500 * time).astype(np.float32), normalize=False)
-    assert np.abs(features[:, 13:]).max() < 1e-2 * np.abs(features[:, :13]).max()
-    noise = np.random.default_rng(0).standard_normal(16000).astype(np.float32)
-    normal = mfcc(noise)
-    np.testing.assert_allclose(normal.mean(axis=0), 0, atol=1e-4)
-    np.testing.assert_allclose(normal.std(axis=0), 1, atol=1e-3)
-    assert np.isfinite(mfcc(np.zeros(4000, np.float32))).all()
 
 
 def test_cluster_finds_separate_clouds():
