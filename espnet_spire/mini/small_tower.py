@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from espnet_spire.text.prompts import mt_plain
-from espnet_spire.train.batching import BatchBudget, plan_pass
+from espnet_spire.train.batching import BatchBudget, micro_batches, plan_pass
 from espnet_spire.train.examples import IGNORE, encode_plain
 from espnet_spire.train.schedule import learning_rate
 from espnet_spire.utils.atomic import PathLike, atomic_dir, write_json
@@ -37,6 +37,7 @@ class SmallTowerConfig:
     max_position_embeddings: int = 1024
     passes: float = 2.0
     batch_tokens: int = 2048
+    micro_batch_tokens: int = 1536
     learning_rate: float = 3e-3
     warmup_steps: int = 20
     weight_decay: float = 0.01
@@ -183,12 +184,15 @@ def _train(model, rows: List[List[int]], pad_id: int, config: SmallTowerConfig) 
                     peak=config.learning_rate,
                     final_ratio=0.1,
                 )
-            data = pad_batch([rows[index] for index in batch], pad_id)
-            loss = model(**data, use_cache=False).loss
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            targets, total = int((lengths[batch] - 1).sum()), 0.0
+            for piece in micro_batches(batch, lengths, config.micro_batch_tokens):
+                data = pad_batch([rows[index] for index in piece], pad_id)
+                loss = model(**data, use_cache=False, num_items_in_batch=targets).loss
+                loss.backward()
+                total += loss.item()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
-            recent = (recent + [loss.item()])[-20:]
+            recent = (recent + [total])[-20:]
             bar.set_postfix(loss=f"{recent[-1]:.3f}", refresh=False)
     return float(np.mean(recent))

@@ -62,9 +62,11 @@ class SpireTask(AbsTask):
         add("--valid_examples", help="the same for validation (optional)")
         add("--dtype", default="float32", choices=["float32", "bfloat16"])
         add("--num_epochs", type=float, default=1.0, help="passes over the examples")
-        add("--batch_tokens", type=int_or_none, help="padded tokens a step, over all ranks")
+        add("--batch_tokens", type=int_or_none, help="tokens a step, over all ranks")
         add("--batch_examples", type=int_or_none, help="sequences a step, over all ranks")
-        add("--micro_batch_tokens", type=int_or_none, help="padded tokens a forward pass")
+        add(
+            "--micro_batch_tokens", type=int_or_none, help="tokens a forward pass, counting padding"
+        )
         add("--learning_rate", type=float, default=3e-5, help="peak")
         add("--warmup_steps", type=int, default=100)
         add("--final_lr_ratio", type=float, default=0.1, help="last rate over peak (cosine)")

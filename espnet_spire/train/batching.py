@@ -10,39 +10,20 @@ from espnet_spire.utils.errors import SpireError
 class BatchBudget(NamedTuple):
     """What one optimizer step may hold, over all ranks.
 
-    ``tokens``: padded tokens; ``examples``: sequences; either may be ``None``.
+    ``tokens``: tokens without padding; ``examples``: sequences; either may be ``None``.
     """
 
     tokens: Optional[int]
     examples: Optional[int]
 
 
-def _fill(order: np.ndarray, lengths: np.ndarray, budget: BatchBudget) -> List[np.ndarray]:
-    """Cut ``order`` into batches that respect the budget."""
-    batches, start, longest = [], 0, 0
-    for position, index in enumerate(order):
-        longest_with = max(longest, int(lengths[index]))
-        count = position - start + 1
-        full = (budget.tokens is not None and longest_with * count > budget.tokens) or (
-            budget.examples is not None and count > budget.examples
-        )
-        if full and count > 1:
-            batches.append(order[start:position])
-            start, longest = position, int(lengths[index])
-        else:
-            longest = longest_with
-    if start < len(order):
-        batches.append(order[start:])
-    return batches
-
-
 def plan_pass(
-    lengths: np.ndarray, budget: BatchBudget, *, seed: int, epoch: int, window: int = 100
+    lengths: np.ndarray, budget: BatchBudget, *, seed: int, epoch: int
 ) -> List[np.ndarray]:
     """Batches of one pass over the data, each example once.
 
-    Examples are shuffled, sorted by length inside windows of about ``window`` batches (little
-    padding), cut into batches, and the batches are shuffled.
+    Batches are cut from one random order, so that each step sees a fair sample of all tasks and
+    lengths; padding is kept small by :func:`micro_batches`.
 
     Args:
         lengths: tokens of each example, shape (N,).
@@ -59,26 +40,41 @@ def plan_pass(
             f"an example has {int(lengths.max())} tokens, --batch_tokens is {budget.tokens};"
             " raise it or lower max_length of the mixture"
         )
-    rng = np.random.default_rng([seed, epoch])
-    order = rng.permutation(len(lengths))
-    per_batch = budget.examples or len(lengths)
-    if budget.tokens is not None:
-        per_batch = min(per_batch, max(1, int(budget.tokens / lengths.mean())))
-    batches: List[np.ndarray] = []
-    for start in range(0, len(order), per_batch * window):
-        chunk = order[start : start + per_batch * window]
-        batches += _fill(chunk[np.argsort(lengths[chunk], kind="stable")], lengths, budget)
-    return [batches[index] for index in rng.permutation(len(batches))]
+    order = np.random.default_rng([seed, epoch]).permutation(len(lengths))
+    batches, start, tokens = [], 0, 0
+    for position, index in enumerate(order):
+        tokens += int(lengths[index])
+        too_long = budget.tokens is not None and tokens > budget.tokens
+        too_many = budget.examples is not None and position - start + 1 > budget.examples
+        if too_long or too_many:
+            batches.append(order[start:position])
+            start, tokens = position, int(lengths[index])
+    batches.append(order[start:])
+    return batches
 
 
 def micro_batches(
     batch: np.ndarray, lengths: np.ndarray, micro_tokens: Optional[int]
 ) -> List[np.ndarray]:
-    """Split one step's batch into pieces of at most ``micro_tokens`` padded tokens."""
+    """Split one step's batch into pieces of similar length.
+
+    Args:
+        batch: indices of the step's examples.
+        lengths: tokens of each example, shape (N,).
+        micro_tokens: tokens of a piece at most, counting padding; an example that is longer is a
+            piece of its own. ``None`` for one piece.
+    """
     if micro_tokens is None:
         return [batch]
     ordered = batch[np.argsort(lengths[batch], kind="stable")]
-    return _fill(ordered, lengths, BatchBudget(micro_tokens, None))
+    pieces, start = [], 0
+    for position, index in enumerate(ordered):
+        # Lengths ascend: the newest example is the padded length.
+        if position > start and (position - start + 1) * int(lengths[index]) > micro_tokens:
+            pieces.append(ordered[start:position])
+            start = position
+    pieces.append(ordered[start:])
+    return pieces
 
 
 def share_of_rank(pieces: List[np.ndarray], rank: int, world_size: int) -> List[np.ndarray]:

@@ -33,7 +33,7 @@ class SpireTrainerOptions:
     """All that the trainer obeys; one field an option of ``spire_train``.
 
     Units: ``batch_tokens`` and ``batch_examples`` are of one optimizer step over all ranks,
-    ``micro_batch_tokens`` of one forward pass, counting padding.
+    without padding; ``micro_batch_tokens`` of one forward pass, counting padding.
     """
 
     output_dir: str

@@ -14,24 +14,31 @@ def padded(batch):
     return len(batch) * int(LENGTHS[batch].max())
 
 
-@pytest.mark.parametrize("tokens, examples", [(1000, None), (None, 16), (1000, 7), (200, None)])
+@pytest.mark.parametrize("tokens, examples", [(1000, None), (None, 16), (1000, 7), (200, 3)])
 def test_each_example_once_and_within_the_budget(tokens, examples):
     plan = plan_pass(LENGTHS, BatchBudget(tokens, examples), seed=1, epoch=0)
     assert sorted(np.concatenate(plan).tolist()) == list(range(1000))
     for batch in plan:
         assert len(batch) > 0
-        assert tokens is None or padded(batch) <= tokens
+        assert tokens is None or LENGTHS[batch].sum() <= tokens
         assert examples is None or len(batch) <= examples
 
 
-def test_examples_alone_fill_every_batch_but_the_last_of_a_window():
+def test_examples_alone_fill_every_batch_but_the_last():
     plan = plan_pass(LENGTHS, BatchBudget(None, 16), seed=1, epoch=0)
     assert len(plan) == 63 and sorted(map(len, plan))[0] == 1000 - 62 * 16
 
 
-def test_little_padding():
-    plan = plan_pass(LENGTHS, BatchBudget(2000, None), seed=1, epoch=0)
-    assert LENGTHS.sum() / sum(map(padded, plan)) > 0.95
+def test_a_batch_is_closed_only_when_the_next_example_does_not_fit():
+    plan = plan_pass(LENGTHS, BatchBudget(1000, None), seed=1, epoch=0)
+    for batch, following in zip(plan, plan[1:], strict=False):
+        assert LENGTHS[batch].sum() + LENGTHS[following[0]] > 1000
+
+
+def test_micro_batches_pad_little():
+    plan = plan_pass(LENGTHS, BatchBudget(20000, None), seed=1, epoch=0)
+    pieces = [piece for batch in plan for piece in micro_batches(batch, LENGTHS, 2000)]
+    assert LENGTHS.sum() / sum(map(padded, pieces)) > 0.9
 
 
 def test_plans_depend_on_seed_and_epoch_only():
