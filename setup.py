@@ -35,6 +35,7 @@ setup(
         "sacrebleu>=2.5",
         "whisper-normalizer>=0.1.10",
         "matplotlib",
+        "tensorboard",
         "tqdm",
         "pyyaml",
         # DeepSpeed builds its CPU optimizer and communication kernels with it at first use.
