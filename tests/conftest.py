@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
+pytest_plugins = ("helpers_lm",)
+
 RATE = 16000
 # What facebook/hubert-large-ll60k ships as preprocessor_config.json.
 PREPROCESSOR = {

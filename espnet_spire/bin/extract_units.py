@@ -4,6 +4,7 @@ import logging
 
 from espnet_spire.utils.cli import (
     ArgumentParser,
+    add_compute_options,
     add_shard_options,
     check_shard,
     default_device,
@@ -20,8 +21,7 @@ def get_parser():
     parser.add_argument("--out", nargs="+", required=True, help="unit file for each data dir")
     parser.add_argument("--keep_repeats", action="store_true", help="do not merge repeats")
     parser.add_argument("--batch_seconds", type=float, default=40.0, help="padded audio a batch")
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    add_compute_options(parser)
     parser.add_argument(
         "--max_rejected",
         type=float,

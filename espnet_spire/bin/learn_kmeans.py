@@ -1,6 +1,6 @@
 """Learn a codebook of speech units by k-means (stage 3)."""
 
-from espnet_spire.utils.cli import ArgumentParser, default_device, run
+from espnet_spire.utils.cli import ArgumentParser, add_compute_options, default_device, run
 
 
 def get_parser():
@@ -16,8 +16,7 @@ def get_parser():
     parser.add_argument("--batch_seconds", type=float, default=40.0, help="padded audio a batch")
     parser.add_argument("--max_gib", type=float, default=4.0, help="memory for frames")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    add_compute_options(parser)
     return parser
 
 

@@ -4,6 +4,7 @@ import logging
 
 from espnet_spire.utils.cli import (
     ArgumentParser,
+    add_generation_options,
     add_shard_options,
     check_shard,
     default_device,
@@ -33,10 +34,7 @@ def get_parser():
         help="standin_dual_xent: the translating LM itself, a stand-in for CometKiwi",
     )
     parser.add_argument("--threshold", type=float, default=0.85, help="least score to keep")
-    parser.add_argument("--max_new_tokens", type=int, default=256)
-    parser.add_argument("--batch_tokens", type=int, default=16384, help="of a batch, padded")
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    add_generation_options(parser)
     add_shard_options(parser)
     return parser
 

@@ -2,6 +2,7 @@
 
 from espnet_spire.utils.cli import (
     ArgumentParser,
+    add_generation_options,
     add_shard_options,
     check_shard,
     default_device,
@@ -20,10 +21,7 @@ def get_parser():
     parser.add_argument("--units", help="its unit file, for speech tasks")
     parser.add_argument("--speech_lang", default="en", help="language that is spoken")
     parser.add_argument("--out", required=True, help="results go to OUT/TASK.SRC-TGT/text")
-    parser.add_argument("--max_new_tokens", type=int, default=256)
-    parser.add_argument("--batch_tokens", type=int, default=16384, help="of a batch, padded")
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    add_generation_options(parser)
     add_shard_options(parser)
     return parser
 

@@ -62,6 +62,19 @@ def add_shard_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_compute_options(parser: argparse.ArgumentParser) -> None:
+    """The options of everything that runs a model."""
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+
+
+def add_generation_options(parser: argparse.ArgumentParser) -> None:
+    """The options of everything that lets an LLM answer."""
+    parser.add_argument("--max_new_tokens", type=int, default=256, help="of an answer")
+    parser.add_argument("--batch_tokens", type=int, default=16384, help="of a batch, padded")
+    add_compute_options(parser)
+
+
 def check_shard(num_shards: int, shard: int) -> None:
     """Raise unless ``1 <= shard <= num_shards``."""
     if not 1 <= shard <= num_shards:

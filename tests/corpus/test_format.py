@@ -1,5 +1,7 @@
 """Formatting: any audio to 16 kHz mono, filters, errors, and no work twice."""
 
+import os
+
 import numpy as np
 import pytest
 import soundfile
@@ -114,7 +116,7 @@ def test_training_sets_are_filtered(lengths, tmp_path):
     }
     for name in ("wav.scp", "text", "utt2spk", "utt2num_samples"):
         assert list(read_table(tmp_path / "out" / name)) == ["b"]
-    assert [path.name for path in (tmp_path / "out/audio").iterdir()] == ["b.flac"]
+    assert [path.name for path in (tmp_path / "out/audio").glob("[!.]*")] == ["b.flac"]
 
 
 def test_test_sets_are_not_filtered(lengths, tmp_path):
@@ -179,6 +181,24 @@ def test_no_work_twice(mixed, tmp_path):
     run(mixed, tmp_path / "out")
     assert read_table(tmp_path / "out/utt2num_samples")["c"] == "4000"
     assert state()["a.flac"] == second["a.flac"]
+
+
+def test_another_source_is_noticed_even_when_it_is_older(mixed, tmp_path):
+    run(mixed, tmp_path / "out")
+    other = mixed / "audio/older.wav"
+    soundfile.write(other, sine(200, 0.25, 22050), 22050)
+    os.utime(other, (1, 1))
+    os.replace(other, mixed / "audio/c.wav")
+    run(mixed, tmp_path / "out")
+    assert read_table(tmp_path / "out/utt2num_samples")["c"] == "4000"
+
+
+def test_other_times_of_a_segment_are_noticed(mixed, tmp_path):
+    (mixed / "segments").write_text("a a 0.0 0.5\nb b 0.0 0.5\nc c 0.0 0.5\n")
+    run(mixed, tmp_path / "out")
+    (mixed / "segments").write_text("a a 0.0 0.5\nb b 0.0 0.5\nc c 0.1 0.35\n")
+    run(mixed, tmp_path / "out")
+    assert read_table(tmp_path / "out/utt2num_samples") == {"a": "8000", "b": "8000", "c": "4000"}
 
 
 def test_invalid_directories(mixed, tmp_path):
