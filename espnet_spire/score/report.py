@@ -174,6 +174,25 @@ def read_seconds(expdir: PathLike) -> Dict[str, float]:
     return {step: seconds[step] for step in sorted(seconds, key=number)}
 
 
+def totals(seconds: Mapping[str, float]) -> Dict[str, float]:
+    """Sums over steps: what variants share, what each adds, and all together.
+
+    Steps of one variant have its name in theirs.
+    """
+    own = {
+        variant: sum(value for step, value in seconds.items() if variant in step.split())
+        for variant in VARIANTS
+    }
+    own = {variant: value for variant, value in own.items() if value}
+    everything = sum(seconds.values())
+    result = {}
+    if own:
+        result["total, shared by variants"] = everything - sum(own.values())
+        result.update({f"total, only {VARIANTS[name]}": value for name, value in own.items()})
+    result["total"] = everything
+    return result
+
+
 def environment() -> Dict[str, Any]:
     """Python, platform, CPU, cores and the versions of what matters (None: not installed)."""
     result: Dict[str, Any] = {
@@ -550,7 +569,7 @@ def markdown(
         lines += [""]
     if seconds:
         rows = [["step", "seconds"]] + [[step, f"{s:.1f}"] for step, s in seconds.items()]
-        rows.append(["total", f"{sum(seconds.values()):.1f}"])
+        rows += [[name, f"{value:.1f}"] for name, value in totals(seconds).items()]
         lines += ["## Time", "", markdown_table(rows, 1), ""]
     rows = [["", ""]] + [
         [name, "not installed" if value is None else str(value)] for name, value in env.items()

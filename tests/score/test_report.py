@@ -274,3 +274,14 @@ def test_bad_targets(tmp_path, yaml_text, message):
 def test_missing_targets(tmp_path):
     with pytest.raises(SpireError, match="no such file"):
         report.read_targets(tmp_path / "none.yaml")
+
+
+def test_totals_keep_variants_apart():
+    seconds = {"4 units": 10.0, "8 CPT": 100.0, "10 IT spirefull": 50.0, "10 IT towerfull": 40.0}
+    assert report.totals(seconds) == {
+        "total, shared by variants": 110.0,
+        "total, only SpireFull": 50.0,
+        "total, only TowerFull": 40.0,
+        "total": 200.0,
+    }
+    assert report.totals({"a": 1.0}) == {"total": 1.0}
