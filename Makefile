@@ -4,6 +4,8 @@ PYTHON ?= python3.11
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# Whatever environment is active, the recipe runs in this one.
+RUN = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" ./run.sh
 # Threads that wait must sleep: spinning ones stop each other when a machine is shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
@@ -28,11 +30,11 @@ $(INSTALLED): setup.py constraints.txt
 	@touch $@
 
 mini: $(INSTALLED)
-	cd egs2/spire/mini && ./run.sh
+	cd egs2/spire/mini && $(RUN)
 
 mini-ablations: mini
 	cd egs2/spire/mini && for variant in towerfull spirenoblocks spirenopseudo; do \
-		./run.sh --variant $$variant || exit 1; done
+		$(RUN) --variant $$variant || exit 1; done
 
 test: $(INSTALLED)
 	$(VENV)/bin/python -m pytest -q tests

@@ -3,4 +3,4 @@
 set -euo pipefail
 # shellcheck disable=SC1091
 . ./path.sh
-exec python3 -m espnet_spire.bin.mini_corpus --out data --downloads downloads "$@"
+exec "${SPIRE_PYTHON:-python3}" -m espnet_spire.bin.mini_corpus --out data --downloads downloads "$@"

@@ -170,7 +170,7 @@ def make_training(lm_dir: Path, out: Path) -> list:
     return [
         *("--ngpu", "0", "--model", str(lm_dir), "--use_tensorboard", "false"),
         *("--train_examples", str(out / "train"), "--valid_examples", str(out / "valid")),
-        *("--batch_tokens", "400", "--micro_batch_tokens", "160", "--num_epochs", "2"),
+        *("--batch_tokens", "370", "--micro_batch_tokens", "160", "--num_epochs", "1.9"),
         *("--learning_rate", "4e-3", "--warmup_steps", "2", "--seed", "3"),
         *("--save_interval_steps", "5", "--eval_interval_steps", "10"),
     ]

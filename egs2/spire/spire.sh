@@ -17,7 +17,7 @@ option() {
 option "stage=1|first stage to run"
 option "stop_stage=13|last stage to run"
 option "skip_stages=|stages to leave out, e.g. \"6 7\""
-option "skip_data_prep=false|leave out stages 1 to 7 and 9"
+option "skip_data_prep=false|leave out stages 1, 2, 4, 6, 7 and 9"
 option "skip_train=false|leave out stages 3, 5, 8, 10 and 11"
 option "skip_eval=false|leave out stages 12 and 13"
 option "ngpu=1|GPUs on each machine, 0 for the CPU"
@@ -116,6 +116,12 @@ done
 for name in stage stop_stage ngpu nj inference_nj encoder_layer num_clusters; do
     [[ "${!name}" =~ ^[0-9]+$ ]] || die "--${name} ${!name}: not a whole number"
 done
+for name in nj inference_nj; do
+    [ "${!name}" -ge 1 ] || die "--${name} ${!name}: at least one process is needed"
+done
+for name in skip_data_prep skip_train skip_eval gpu_inference; do
+    [[ "${!name}" =~ ^(true|false)$ ]] || die "--${name} ${!name}: choose true or false"
+done
 case "${variant}" in
 spirefull | towerfull | spirenoblocks | spirenopseudo) ;;
 *) die "--variant ${variant}: choose spirefull, towerfull, spirenoblocks or spirenopseudo" ;;
@@ -124,13 +130,21 @@ esac
 # shellcheck disable=SC1091
 . ./path.sh
 command -v "${python}" >/dev/null || die "--python ${python} is not installed"
-"${python}" -m espnet_spire.bin.check_environment
+export SPIRE_PYTHON="${python}" # for local/data.sh
 
 skip=" ${skip_stages} "
 ${skip_data_prep} && skip+="1 2 4 6 7 9 "
 ${skip_train} && skip+="3 5 8 10 11 "
 ${skip_eval} && skip+="12 13 "
+trains() { runs_stage 8 || runs_stage 10 || runs_stage 11; }
 runs_stage() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ] && [[ "${skip}" != *" $1 "* ]]; }
+
+packages=()
+trains && packages=(--training)
+"${python}" -m espnet_spire.bin.check_environment "${packages[@]}"
+if [ "${ngpu}" -gt 1 ] && { runs_stage 8 || runs_stage 10; }; then
+    die "--ngpu ${ngpu}: training on several GPUs is not supported yet; use --ngpu 1 for stages 8 and 10"
+fi
 
 in_place=""
 # step NAME HINT INPUT… makes OUTPUT… -- COMMAND…
@@ -226,7 +240,7 @@ if runs_stage 3; then
     read -r -a sets <<<"${kmeans_set}"
     each "${dumpdir}/raw/" "" "${sets[@]}"
     dirs=("${list[@]}")
-    each "${dumpdir}/raw/" /utt2num_samples "${sets[@]}"
+    each "${dumpdir}/raw/" /wav.scp "${sets[@]}"
     local_encoder=()
     [ -d "${encoder}" ] && local_encoder=("${encoder}")
     step "3 k-means" "run stage 2 first" "${list[@]}" "${local_encoder[@]}" makes "${codebook}" -- \
@@ -243,7 +257,7 @@ if runs_stage 4; then
     dirs=("${list[@]}")
     each "${dumpdir}/raw/" "/${units_name}" "${all_sets_array[@]}"
     outs=("${list[@]}")
-    each "${dumpdir}/raw/" /utt2num_samples "${all_sets_array[@]}"
+    each "${dumpdir}/raw/" /wav.scp "${all_sets_array[@]}"
     sharded "${nj}" "${expdir}/log/units.JOB.log" extract_units --data_dir "${dirs[@]}" \
         --out "${outs[@]}" --encoder "${encoder}" --layer "${encoder_layer}" \
         --codebook "${codebook}" --max_rejected "${max_rejected}" --device "${device}"
@@ -287,9 +301,10 @@ if runs_stage 6; then
 fi
 
 examples() { # examples STEP MIXTURE OUT
-    local sources=()
-    mapfile -t sources < <("${python}" -m espnet_spire.bin.mixture_inputs --mixture "$2" \
-        --units_name "${units_name}" --variant "${variant}")
+    local files sources=()
+    files="$("${python}" -m espnet_spire.bin.mixture_inputs --mixture "$2" \
+        --units_name "${units_name}" --variant "${variant}")"
+    mapfile -t sources <<<"${files}"
     step "$1" "run the stages before this one" "$2" "${extended}/tokenizer.json" \
         "${extended}/spire.json" "${sources[@]}" makes "$3" -- \
         "${python}" -m espnet_spire.bin.make_examples --mixture "$2" --model "${extended}" \
@@ -347,6 +362,13 @@ if runs_stage 11; then
 fi
 
 read -r -a jobs <<<"${inference_jobs}"
+references() { # references DIRECTORY -> array "texts": transcripts and translations
+    local table
+    texts=("$1/text")
+    for table in "$1"/text.tc.*; do
+        if [ -f "${table}" ]; then texts+=("${table}"); fi
+    done
+}
 if runs_stage 12; then
     title 12 "decoding (${variant})"
     read -r -a opts <<<"${inference_args}"
@@ -357,8 +379,9 @@ if runs_stage 12; then
             spire_inference --model "${it_dir}/hf" --data_dir "${raw}" \
             --units "${raw}/${units_name}" --speech_lang "${speech_lang}" --jobs "${jobs[@]}" \
             --out "${dir}" --device "${inference_device}" "${opts[@]}"
+        references "${raw}"
         step "12 decode ${variant} ${set}" "run stages 4 and 11 first" "${it_dir}/hf" \
-            "${raw}/text" "${raw}/${units_name}" makes "${dir}" -- "${launched[@]}"
+            "${texts[@]}" "${raw}/${units_name}" makes "${dir}" -- "${launched[@]}"
     done
 fi
 
@@ -366,6 +389,7 @@ if runs_stage 13; then
     title 13 "scoring (${variant})"
     for set in ${test_sets}; do
         dir="${it_dir}/${inference_tag}/${set}"
+        raw="${dumpdir}/raw/${set}"
         outs=()
         for job in "${jobs[@]}"; do
             score=score_bleu
@@ -373,8 +397,9 @@ if runs_stage 13; then
             outs+=("${dir}/${job}/${score}")
         done
         each "${dir}/" /text "${jobs[@]}"
+        references "${raw}"
         step "13 score ${variant} ${set}" "run stage 12 first" "${list[@]}" \
-            "${dumpdir}/raw/${set}/text" makes "${outs[@]}" -- \
+            "${texts[@]}" makes "${outs[@]}" -- \
             "${python}" -m espnet_spire.bin.score --decode_dir "${dir}" \
             --data_dir "${dumpdir}/raw/${set}" --speech_lang "${speech_lang}"
     done

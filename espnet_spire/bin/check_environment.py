@@ -7,11 +7,9 @@ from espnet_spire.utils.cli import ArgumentParser, run
 from espnet_spire.utils.errors import SpireError
 
 PACKAGES = (
-    "espnet2",
     "torch",
     "torchaudio",
     "transformers",
-    "deepspeed",
     "datasets",
     "sentencepiece",
     "sklearn",
@@ -20,15 +18,19 @@ PACKAGES = (
     "sacrebleu",
     "whisper_normalizer",
 )
+TRAINING_PACKAGES = ("espnet2", "deepspeed", "accelerate", "tensorboard")
 
 
 def get_parser():
-    return ArgumentParser(description=__doc__)
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--training", action="store_true", help="those of training, too")
+    return parser
 
 
 def main(cmd=None):
-    get_parser().parse_args(cmd)
-    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    args = get_parser().parse_args(cmd)
+    packages = PACKAGES + (TRAINING_PACKAGES if args.training else ())
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         raise SpireError(
             f"{sys.executable} lacks {', '.join(missing)}; run 'pip install -e .' in the project"

@@ -8,7 +8,7 @@ from espnet_spire.utils.cli import ArgumentParser, run
 def get_parser():
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--name", required=True, help="of the step, unique in the recipe")
-    parser.add_argument("--expdir", required=True, help="where records are kept")
+    parser.add_argument("--expdir", required=True, help="where the time that steps took is kept")
     parser.add_argument("--inputs", nargs="*", default=[], help="files and directories it reads")
     parser.add_argument("--outputs", nargs="*", default=[], help="files and directories it leaves")
     parser.add_argument("--hint", default="", help="what to do when an input is missing")

@@ -24,13 +24,11 @@ class CausalLMLoss(torch.nn.Module):
 
     Args:
         lm: a Hugging Face causal LM.
-        vocab_size: tokens of the tokenizer; rows of the matrices beyond it are padding.
     """
 
-    def __init__(self, lm, vocab_size: int) -> None:
+    def __init__(self, lm) -> None:
         super().__init__()
         self.lm = lm
-        self.vocab_size = vocab_size
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor

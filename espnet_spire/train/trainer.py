@@ -236,7 +236,6 @@ class _Run:
         self, options: SpireTrainerOptions, train: ExampleBatches, valid: Optional[ExampleBatches]
     ) -> None:
         import deepspeed
-        from transformers import AutoTokenizer
         from transformers.integrations import HfDeepSpeedConfig
 
         self.options = options
@@ -253,8 +252,7 @@ class _Run:
         # Under ZeRO-3 transformers partitions weights while it loads them only as long as this
         # object lives; without it its initialisation is skipped in silence.
         self.hf_config = HfDeepSpeedConfig(config)
-        tokenizer = AutoTokenizer.from_pretrained(options.model)
-        network = self._build_model(len(tokenizer))
+        network = self._build_model()
         # Under ZeRO-3 a parameter's own shape is that of its placeholder: (0,).
         ranks = {p: len(getattr(p, "ds_shape", p.shape)) for p in network.parameters()}
         decay = [p for p, rank in ranks.items() if rank > 1]
@@ -279,7 +277,7 @@ class _Run:
         self.stop_signal: Optional[int] = None
         self.writer = None
 
-    def _build_model(self, vocab_size: int):
+    def _build_model(self):
         from transformers import AutoModelForCausalLM
 
         from espnet_spire.model.causal_lm import CausalLMLoss
@@ -289,7 +287,7 @@ class _Run:
         )
         if self.options.gradient_checkpointing:
             lm.gradient_checkpointing_enable({"use_reentrant": False})
-        return CausalLMLoss(lm, vocab_size)
+        return CausalLMLoss(lm)
 
     # Checkpoints --------------------------------------------------------------------------
 

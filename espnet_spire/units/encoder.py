@@ -4,7 +4,6 @@ Layer L of a transformer encoder is the residual stream after block L, *without*
 norm: ``hidden_states[L]`` of transformers. A batch gives what one utterance at a time gives.
 """
 
-from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
 import numpy as np
@@ -145,8 +144,3 @@ def load_encoder(name: str, layer: int, *, device: str = "cpu", dtype: str = "fl
     if name == "mfcc":
         return MfccEncoder()
     return TransformerEncoder(name, layer, device=device, dtype=getattr(torch, dtype))
-
-
-def encoder_tag(name: str) -> str:
-    """Short name of an encoder for file names: ``facebook/hubert-large-ll60k`` → its last part."""
-    return Path(name).name.replace(" ", "_")

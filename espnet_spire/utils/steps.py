@@ -1,12 +1,15 @@
 """One step of a recipe: refuse without its inputs, skip when up to date, restart when not.
 
-A step is known by a name. Its record (``<expdir>/.steps/<name>.json``) holds a fingerprint of
-command and inputs, and whether the step was finished with it:
+The record of a step (``.steps/<output>.json``) holds a fingerprint of command and inputs, and
+whether the step was finished with it:
 
 * finished, same fingerprint, outputs there: nothing to do;
 * not finished, same fingerprint: it was killed; the command goes on where it stopped;
 * another fingerprint: outputs of the past are moved aside (into ``.stale/``), nothing is deleted,
-  and the step starts anew.
+  and the step starts anew; unless what was set aside earlier was made with this very fingerprint:
+  then it is moved back, so that a mistyped option costs nothing.
+
+The record lies beside the first output, so runs with other names or directories have their own.
 """
 
 import hashlib
@@ -14,9 +17,10 @@ import os
 import subprocess
 import time
 from pathlib import Path
-from typing import Dict, Iterable, List, Sequence
+from typing import Any, Dict, Iterable, List, Sequence
 
 from espnet_spire.utils.atomic import PathLike, read_json, write_json
+from espnet_spire.utils.datadir import WAV_SCP
 from espnet_spire.utils.errors import SpireError
 
 # Larger files are known by size and modification time.
@@ -28,8 +32,23 @@ VOLATILE = ("--nj", "--num_shards", "--num_threads", "--device", "--log_level")
 def _fingerprint_file(path: Path) -> str:
     stat = path.stat()
     if stat.st_size > _HASHED_BYTES:
-        return f"{stat.st_size}:{stat.st_mtime_ns}"
-    return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+        known = f"{stat.st_size}:{stat.st_mtime_ns}"
+    else:
+        known = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+    return known + _fingerprint_audio(path) if path.name == WAV_SCP else known
+
+
+def _fingerprint_audio(wav_scp: Path) -> str:
+    """Sizes and times of the files that a table names: they can change while it does not."""
+    digest = hashlib.blake2b(digest_size=16)
+    with open(wav_scp, "rb") as stream:
+        for line in stream:
+            try:
+                stat = os.stat(line.split(None, 1)[1].rstrip(b"\r\n "))
+            except (OSError, IndexError, ValueError):  # a pipe, or for the reader to complain of
+                continue
+            digest.update(f"{stat.st_size}:{stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
 
 
 def _files(path: Path) -> Iterable[Path]:
@@ -68,8 +87,17 @@ def fingerprint(command: Sequence[str], inputs: Sequence[PathLike]) -> str:
     return digest.hexdigest()
 
 
-def _set_aside(outputs: Sequence[PathLike]) -> None:
+def _record_path(name: str, outputs: Sequence[PathLike], expdir: PathLike) -> Path:
+    if not outputs:
+        return Path(expdir) / ".steps" / f"{name.replace(' ', '_').replace('/', '_')}.json"
+    first = Path(outputs[0])
+    return first.parent / ".steps" / f"{first.name}.json"
+
+
+def _set_aside(outputs: Sequence[PathLike], record_path: Path) -> None:
+    """Move outputs of the past into ``.stale/`` and note what they were made from."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
+    moved: Dict[str, str] = {}
     for name in outputs:
         path = Path(name)
         if path.exists():
@@ -80,7 +108,30 @@ def _set_aside(outputs: Sequence[PathLike]) -> None:
                 number += 1
                 aside = aside.with_name(f"{path.name}-{stamp}-{number}")
             path.rename(aside)
+            moved[str(name)] = str(aside)
             print(f"  {path} was made from other inputs; moved to {aside}", flush=True)
+    if moved and record_path.exists():
+        note = {**read_json(record_path), "moved": moved}
+        write_json(record_path.with_name(f"{record_path.stem}@{Path(aside).name}.json"), note)
+
+
+def _bring_back(current: str, outputs: Sequence[PathLike], record_path: Path) -> Dict[str, Any]:
+    """Move back what was set aside and made with this fingerprint; its record, or nothing."""
+    for path in sorted(record_path.parent.glob(f"{record_path.stem}@*.json")):
+        note = read_json(path)
+        moved = note.pop("moved")
+        whole = moved.keys() == {str(name) for name in outputs}
+        if note["fingerprint"] != current or not whole:
+            continue
+        if not all(Path(aside).exists() for aside in moved.values()):
+            continue
+        for name, aside in moved.items():
+            Path(aside).rename(name)
+            print(f"  {name} was made from these inputs before; moved back", flush=True)
+        write_json(record_path, note)
+        path.unlink()
+        return note
+    return {}
 
 
 def record_seconds(expdir: PathLike, name: str, seconds: float) -> None:
@@ -106,7 +157,7 @@ def run_step(
     Args:
         name: of the step, unique in a recipe.
         command: what to run; it must write its outputs atomically or be able to go on.
-        expdir: where records are kept.
+        expdir: where the time that steps took is kept.
         inputs: files and directories that it reads.
         outputs: files and directories that it leaves.
         hint: what to do when an input is missing.
@@ -119,16 +170,18 @@ def run_step(
         if not Path(path).exists():
             advice = f"; {hint}" if hint else ""
             raise SpireError(f"step '{name}' needs {path}, which is not there{advice}")
-    record_path = Path(expdir) / ".steps" / f"{name.replace(' ', '_').replace('/', '_')}.json"
+    record_path = _record_path(name, outputs, expdir)
     record = read_json(record_path) if record_path.exists() else {}
     current = fingerprint(command, inputs)
     same = record.get("fingerprint") == current
+    if not same and not in_place:
+        _set_aside(outputs, record_path)
+        record = _bring_back(current, outputs, record_path)
+        same = bool(record)
     there = all(Path(path).exists() for path in outputs)
     if same and record.get("finished") and there:
         print(f"  {name}: up to date", flush=True)
         return 0
-    if not same and not in_place:
-        _set_aside(outputs)
     spent = record.get("seconds", 0.0) if same and not record.get("finished") else 0.0
     write_json(record_path, {"fingerprint": current, "finished": False, "seconds": spent})
     print(f"  {name}{': going on' if spent else ''}", flush=True)

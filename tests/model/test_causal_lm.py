@@ -34,7 +34,7 @@ TARGETS = 7 + 0 + 6  # a label on the first token predicts nothing
 
 
 def test_loss_is_transformers_loss_times_the_number_of_targets(lm, batch):
-    output = CausalLMLoss(lm, 387)(**batch)
+    output = CausalLMLoss(lm)(**batch)
     assert output.example_targets.tolist() == [7, 0, 6]
     expected = lm(**batch).loss.item() * TARGETS
     assert output.loss_sum.item() == pytest.approx(expected, rel=1e-6)
@@ -47,13 +47,13 @@ def test_gradients_are_transformers_gradients(lm, batch):
     (lm(**batch).loss * TARGETS).backward()
     expected = {name: p.grad.clone() for name, p in lm.named_parameters()}
     lm.zero_grad()
-    CausalLMLoss(lm, 387)(**batch).loss_sum.backward()
+    CausalLMLoss(lm)(**batch).loss_sum.backward()
     for name, parameter in lm.named_parameters():
         torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-4, atol=1e-5)
 
 
 def test_each_row_alone_gives_its_part(lm, batch):
-    model = CausalLMLoss(lm, 387)
+    model = CausalLMLoss(lm)
     together = model(**batch)
     for row, length in enumerate((12, 7, 9)):
         alone = model(**{name: value[row : row + 1, :length] for name, value in batch.items()})
@@ -64,7 +64,7 @@ def test_each_row_alone_gives_its_part(lm, batch):
 
 def test_a_batch_without_targets_has_loss_and_gradient_zero(lm, batch):
     batch["labels"] = torch.full_like(batch["labels"], -100)
-    output = CausalLMLoss(lm, 387)(**batch)
+    output = CausalLMLoss(lm)(**batch)
     assert output.loss_sum.item() == 0 and output.example_targets.tolist() == [0, 0, 0]
     output.loss_sum.backward()
     assert all(p.grad is None or not p.grad.any() for p in lm.parameters())

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +10,6 @@ import torch
 from espnet_spire.units.codebook import Codebook
 from espnet_spire.units.encoder import (
     TransformerEncoder,
-    encoder_tag,
     load_encoder,
     normalize_samples,
 )
@@ -197,9 +195,3 @@ def test_encoders_that_are_none(tmp_path, base_model, stable_hubert):
     (other / "preprocessor_config.json").write_text(json.dumps(preprocessor))
     with pytest.raises(SpireError, match="wants 8000 Hz"):
         load_encoder(str(other), 1)
-
-
-def test_tag():
-    assert encoder_tag("facebook/hubert-large-ll60k") == "hubert-large-ll60k"
-    assert encoder_tag(str(Path("exp") / "small hubert")) == "small_hubert"
-    assert encoder_tag("mfcc") == "mfcc"

@@ -125,7 +125,7 @@ def test_killed_and_changed_starts_anew(recipe):
 def test_seconds_add_up_over_starts(recipe):
     recipe.run(script="sleep 0.2; exit 1")
     recipe.run(script="sleep 0.2; exit 1")
-    record = json.loads((recipe.root / "exp/.steps/make_it.json").read_text())
+    record = json.loads((recipe.root / ".steps/out.json").read_text())
     assert record["seconds"] >= 0.4
     assert record["finished"] is False
     recipe.run()
@@ -221,3 +221,32 @@ def test_command(recipe, capfd):
             ["--name", "n", "--expdir", str(recipe.root), "--inputs", gone]
             + ["--hint", "look elsewhere", "--", "true"]
         )
+
+
+def test_what_was_set_aside_comes_back_when_the_change_is_reverted(recipe, capfd):
+    recipe.run("--seed", "1")
+    assert recipe.run("--seed", "2", script="exit 3") == 3  # a mistyped option
+    assert len(recipe.stale()) == 1 and not recipe.out.exists()
+    assert recipe.run("--seed", "1") == 0
+    assert recipe.count() == 1 and recipe.out.read_text() == "one" and recipe.stale() == []
+    said = capfd.readouterr().out
+    assert "moved back" in said and "make it: up to date" in said
+
+
+def test_runs_with_other_outputs_do_not_disturb_each_other(recipe):
+    recipe.run("a", outputs=[recipe.out])
+    first, recipe.out = recipe.out, recipe.root / "other"
+    recipe.run("b", outputs=[recipe.out])
+    recipe.out = first
+    recipe.run("a", outputs=[first])
+    assert recipe.count() == 2 and recipe.stale() == []
+
+
+def test_changed_audio_behind_an_unchanged_table_is_noticed(tmp_path):
+    audio, table = tmp_path / "a.wav", tmp_path / "wav.scp"
+    audio.write_bytes(b"1234")
+    table.write_text(f"a {audio}\nb cat x |\n")
+    before = fingerprint(["x"], [table])
+    assert fingerprint(["x"], [table]) == before
+    audio.write_bytes(b"123456")
+    assert fingerprint(["x"], [table]) != before
