@@ -1,6 +1,7 @@
 """Decode jobs into directories; what is there already is not done again."""
 
 import logging
+from functools import cache
 from pathlib import Path
 from typing import Dict, Optional, Sequence
 
@@ -64,6 +65,8 @@ def decode(
     """
     data_dir, out = Path(data_dir), Path(out)
     keys = shard_of(utterance_keys(data_dir), num_shards, shard)
+    # Several jobs read them; a set without speech jobs needs none.
+    speech_units = cache(lambda: read_units(data_dir, units))
     generator = None
     for job in order_jobs(jobs):
         target = out / job.name / TEXT
@@ -74,7 +77,7 @@ def decode(
         turns = job_turns(
             job,
             data_dir,
-            read_units(data_dir, units) if needs_units else {},
+            speech_units() if needs_units else {},
             lambda: _own_transcripts(out, speech_lang, num_shards, shard),
             speech_lang,
         )

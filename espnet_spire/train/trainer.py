@@ -72,7 +72,7 @@ class ExampleBatches:
 
     def __init__(self, dataset, pad_id: int) -> None:
         self.dataset = dataset.with_format("numpy")
-        self.lengths = np.asarray(self.dataset.with_format("numpy")["length"][:])
+        self.lengths = np.asarray(self.dataset["length"][:])
         self.tasks = sorted(dataset.unique("task"))
         self.pad_id = pad_id
 
@@ -113,13 +113,6 @@ class ExampleBatches:
     def num_targets(self, indices: np.ndarray) -> int:
         """Tokens that carry loss in these examples."""
         return int(sum(int(mask[1:].sum()) for mask in self.dataset[indices]["loss_mask"]))
-
-
-@dataclass
-class Position:
-    """Where in the data a run is: ``step`` steps taken; the rest follows from the plan."""
-
-    step: int = 0
 
 
 def plan_steps(
@@ -273,7 +266,8 @@ class _Run:
             train.lengths, self.budget, seed=options.seed, num_epochs=options.num_epochs
         )
         self.total_steps = sum(self.steps)
-        self.position = Position()
+        # Where in the data the run is: the rest follows from the plan.
+        self.steps_taken = 0
         self.stop_signal: Optional[int] = None
         self.writer = None
 
@@ -293,12 +287,12 @@ class _Run:
 
     def save(self, *, finished: bool = False) -> None:
         """Write a checkpoint on all ranks, then move the pointer on the first."""
-        tag = f"step_{self.position.step}"
+        tag = f"step_{self.steps_taken}"
         self.engine.save_checkpoint(
             str(self.output_dir),
             tag=tag,
             client_state={
-                "step": self.position.step,
+                "step": self.steps_taken,
                 "total_steps": self.total_steps,
                 "rng": torch.get_rng_state(),
             },
@@ -332,9 +326,9 @@ class _Run:
                 f" are {self.total_steps}: data or options changed; use another --output_dir"
             )
         torch.set_rng_state(state["rng"])
-        self.position.step = state["step"]
-        self._truncate_history(self.position.step)
-        logging.info("resumed at step %d of %d", self.position.step, self.total_steps)
+        self.steps_taken = state["step"]
+        self._truncate_history(self.steps_taken)
+        logging.info("resumed at step %d of %d", self.steps_taken, self.total_steps)
 
     # Records ------------------------------------------------------------------------------
 
@@ -383,19 +377,19 @@ class _Run:
             self.budget,
             seed=options.seed,
             steps=self.steps,
-            start=self.position.step,
+            start=self.steps_taken,
         )
         # Closed also when an error ends the loop: the error's line is to be the last.
         with progress(
             total=self.total_steps,
-            initial=self.position.step,
+            initial=self.steps_taken,
             desc=self.output_dir.name,
             unit="step",
         ) as bar:
             for batch in batches:
                 entry = self._step(batch)
-                self.position.step += 1
-                step = self.position.step
+                self.steps_taken += 1
+                step = self.steps_taken
                 self._record({"step": step, **entry})
                 bar.set_postfix(loss=f"{entry['loss']:.3f}", refresh=False)
                 bar.update()
@@ -428,7 +422,7 @@ class _Run:
         """One optimizer step; the loss is a mean over the target tokens of the global batch."""
         options, started = self.options, time.perf_counter()
         rate = learning_rate(
-            self.position.step,
+            self.steps_taken,
             total_steps=self.total_steps,
             warmup_steps=options.warmup_steps,
             peak=options.learning_rate,
@@ -489,7 +483,7 @@ class _Run:
         if not np.isfinite(losses).all():
             bad = [key for key, loss in zip(keys, losses, strict=False) if not np.isfinite(loss)]
             raise SpireError(
-                f"loss is not finite at step {self.position.step + 1}, rank {self.rank}, examples"
+                f"loss is not finite at step {self.steps_taken + 1}, rank {self.rank}, examples"
                 f" {', '.join(bad[:5])}; the last checkpoint is intact: lower --learning_rate"
             )
         # An empty share has one row of padding and no task.
