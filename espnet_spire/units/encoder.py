@@ -4,143 +4,269 @@ Layer L of a transformer encoder is the residual stream after block L, *without*
 norm: ``hidden_states[L]`` of transformers. A batch gives what one utterance at a time gives.
 """
 
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from espnet_spire.units.audio import SAMPLE_RATE
-from espnet_spire.units.mfcc import HOP, MFCC_DIM, mfcc, num_frames
+from espnet_spire.units.framing import frame_windows
+from espnet_spire.units.models import (
+    NORMALIZE_EPS,
+    FilterBankModel,
+    MfccModel,
+    WaveformModel,
+)
 from espnet_spire.utils.errors import SpireError
 
-# ε of zero-mean unit-variance normalisation in transformers' feature extractors.
-NORMALIZE_EPS = 1e-7
+MFCC = "mfcc"
+WAVEFORM_TYPES = ("hubert", "wavlm", "wav2vec2")
+FILTER_BANK_TYPES = ("wav2vec2-bert",)
+POOLINGS = ("mean", "max")
+# Longer audio is cut: attention over more than this costs more than it tells.
+WINDOW_SECONDS = 100.0
 
 
-def normalize_samples(samples: np.ndarray, eps: float = NORMALIZE_EPS) -> np.ndarray:
-    """Zero mean and unit variance over an utterance's own samples: (x - μ) / √(σ² + ε)."""
-    mean = samples.mean(dtype=np.float64)
-    variance = samples.var(dtype=np.float64)
-    return ((samples - mean) / np.sqrt(variance + eps)).astype(np.float32)
+class Pooling(NamedTuple):
+    """``frames`` frames become one by their mean or maximum; 1 leaves them as they are.
+
+    What is left over at the end of an utterance is pooled as well: no frame is lost.
+    """
+
+    kind: str = "mean"
+    frames: int = 1
+
+    def num_frames(self, frames: int) -> int:
+        return -(-frames // self.frames)
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """(frames, D) → (``num_frames(frames)``, D)."""
+        if self.frames == 1:
+            return features
+        whole = len(features) // self.frames * self.frames
+        groups = [features[:whole].unflatten(0, (-1, self.frames))] if whole else []
+        if whole < len(features):
+            groups.append(features[None, whole:])
+        if self.kind == "mean":
+            return torch.cat([group.mean(dim=1) for group in groups])
+        return torch.cat([group.amax(dim=1) for group in groups])
 
 
-class MfccEncoder:
-    """MFCCs under the encoders' interface; the layer is always 0."""
-
-    dim = MFCC_DIM
-
-    def __init__(self) -> None:
-        self.description = _describe("mfcc", "mfcc", 0, "none", 0.0, MFCC_DIM)
-
-    def __call__(self, batch: Sequence[np.ndarray]) -> List[torch.Tensor]:
-        return [mfcc(samples) for samples in batch]
+NO_POOLING = Pooling()
 
 
-class TransformerEncoder:
-    """Blocks 1 … L of a Hugging Face speech encoder (HuBERT, WavLM, wav2vec 2.0).
+class Encoder:
+    """A speech model with the rules that all models share: windows and pooling.
 
     Args:
-        name: directory or hub name.
-        layer: L, from 1.
-        device: torch device.
-        dtype: float32 or bfloat16; results are float32 in either case.
-        eps: ε of the normalisation of the samples, where the model wants one.
+        model: see :mod:`espnet_spire.units.models`.
+        description: what features of it are, see :func:`describe_encoder`.
+        window_seconds: longer audio is encoded in windows of so much; their frames join without
+            loss or repeat, since each window also reads the few samples its last frame needs.
+        pooling: how frames are joined.
     """
 
     def __init__(
         self,
-        name: str,
-        layer: int,
+        model,
+        description: Dict[str, Any],
         *,
-        device: str = "cpu",
-        dtype: torch.dtype = torch.float32,
-        eps: float = NORMALIZE_EPS,
+        window_seconds: float = WINDOW_SECONDS,
+        pooling: Pooling = NO_POOLING,
     ) -> None:
-        from transformers import AutoFeatureExtractor, AutoModel
+        self.model = model
+        self.description = description
+        self.pooling = pooling
+        self.dim = model.dim
+        self.exact = model.exact
+        self.window = max(1, round(window_seconds * SAMPLE_RATE / model.framing.hop))
 
-        try:
-            extractor = AutoFeatureExtractor.from_pretrained(name)
-            model = AutoModel.from_pretrained(name, dtype=dtype)
-        except (OSError, ValueError) as error:
-            raise SpireError(f"--encoder {name}: {str(error).splitlines()[0]}") from None
-        config = model.config
-        if config.model_type not in ("hubert", "wavlm", "wav2vec2"):
-            raise SpireError(f"--encoder {name}: model type {config.model_type} is not supported")
-        if extractor.sampling_rate != SAMPLE_RATE:
-            raise SpireError(f"--encoder {name}: wants {extractor.sampling_rate} Hz, not 16000")
-        if not 1 <= layer <= config.num_hidden_layers:
-            raise SpireError(f"--layer {layer}: {name} has layers 1 to {config.num_hidden_layers}")
-        model.encoder.layers = model.encoder.layers[:layer]
-        if config.do_stable_layer_norm:
-            # Pre-norm models normalise after the last block, which layer L must not see;
-            # post-norm models normalise before the first block.
-            model.encoder.layer_norm = torch.nn.Identity()
-        self.model = model.eval().to(device)
-        self.device = device
-        self.dtype = dtype
-        self.dim = config.hidden_size
-        self.normalize = extractor.do_normalize
-        self.eps = eps
-        # Group norm runs over time, so padding would change every frame of shorter utterances.
-        self.can_pad = config.feat_extract_norm == "layer"
-        self.description = _describe(
-            str(name),
-            config.model_type,
-            layer,
-            "utterance" if self.normalize else "none",
-            eps if self.normalize else 0.0,
-            self.dim,
-        )
+    def num_frames(self, num_samples: int) -> int:
+        """Frames that :meth:`__call__` gives for so many samples; 0 when they are too few."""
+        return self.pooling.num_frames(self.model.framing.num_frames(num_samples))
 
-    @torch.inference_mode()
-    def __call__(self, batch: Sequence[np.ndarray]) -> List[torch.Tensor]:
-        """Encode utterances.
+    def __call__(self, batch: Sequence[np.ndarray]) -> List[Tensor]:
+        """Encode utterances together.
 
         Args:
-            batch: float32 samples at 16 kHz, each of shape (samples,), at least 400.
+            batch: float32 samples at 16 kHz, each of shape (samples,).
 
         Returns:
-            float32 on the CPU, each of shape (frames, D).
+            float32 on the model's device, each of shape (``num_frames(samples)``, D).
+
+        Raises:
+            ValueError: an utterance is shorter than one frame.
         """
-        if not self.can_pad and len({len(samples) for samples in batch}) > 1:
-            return [self([samples])[0] for samples in batch]
-        lengths = [len(samples) for samples in batch]
-        for length in lengths:
-            if num_frames(length) < 1:
-                raise ValueError(f"{length} samples are shorter than one frame")
-        padded = torch.zeros(len(batch), max(lengths))
-        mask = torch.zeros(len(batch), max(lengths), dtype=torch.long)
-        for row, samples in enumerate(batch):
-            if self.normalize:
-                samples = normalize_samples(samples, self.eps)
-            padded[row, : len(samples)] = torch.from_numpy(np.ascontiguousarray(samples))
-            mask[row, : len(samples)] = 1
-        hidden = self.model(
-            padded.to(self.device, self.dtype),
-            # Without padding no mask: the fast path of attention.
-            attention_mask=mask.to(self.device) if len(set(lengths)) > 1 else None,
-        ).last_hidden_state.float()
-        hidden = hidden.cpu()
-        frames = [num_frames(length) for length in lengths]
-        return [hidden[row, :count] for row, count in enumerate(frames)]
+        pieces, lengths, counts = [], [], []
+        for samples in batch:
+            prepared, windows = self._cut(samples)
+            for first, last in windows:
+                pieces.append(self.model.piece(prepared, first, _open_end(last, windows)))
+                lengths.append(last - first)
+            counts.append(windows[-1][1])
+        features = torch.cat(
+            [
+                self.model.encode(pieces[start:end], lengths[start:end])
+                for start, end in self._groups(lengths)
+            ]
+        )
+        return [self.pooling(part) for part in features.split(counts)]
+
+    def alone(self, samples: np.ndarray) -> Tensor:
+        """One utterance by transformers' own forward pass in float32: what units are defined by."""
+        prepared, windows = self._cut(samples)
+        return self.pooling(
+            torch.cat(
+                [
+                    self.model.encode_alone(
+                        self.model.piece(prepared, first, _open_end(last, windows))
+                    )
+                    for first, last in windows
+                ]
+            )
+        )
+
+    def _cut(self, samples: np.ndarray):
+        frames = self.model.framing.num_frames(len(samples))
+        if frames < 1:
+            raise ValueError(f"{len(samples)} samples are shorter than one frame")
+        most = self.window if self.model.can_cut else frames
+        return self.model.prepare(samples), frame_windows(frames, most)
+
+    def _groups(self, lengths: List[int]):
+        """Runs of windows of at most one whole window's frames: the memory of an hour of audio."""
+        start, total = 0, 0
+        for position, length in enumerate(lengths):
+            if position > start and total + length > self.window:
+                yield start, position
+                start, total = position, 0
+            total += length
+        yield start, len(lengths)
 
 
-def _describe(
-    name: str, kind: str, layer: int, normalization: str, eps: float, dim: int
+def _open_end(last: int, windows) -> Optional[int]:
+    """The last window has all samples to the end, which a norm over time looks at."""
+    return None if last == windows[-1][1] else last
+
+
+def _read_config(name: str, layer: int):
+    """transformers' configuration and feature extractor, checked."""
+    from transformers import AutoConfig, AutoFeatureExtractor
+
+    try:
+        config = AutoConfig.from_pretrained(name)
+        extractor = AutoFeatureExtractor.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise SpireError(f"--encoder {name}: {str(error).splitlines()[0]}") from None
+    if config.model_type not in WAVEFORM_TYPES + FILTER_BANK_TYPES:
+        known = ", ".join(WAVEFORM_TYPES + FILTER_BANK_TYPES)
+        raise SpireError(
+            f"--encoder {name}: model type {config.model_type} is not one of {known}, {MFCC}"
+        )
+    if extractor.sampling_rate != SAMPLE_RATE:
+        raise SpireError(f"--encoder {name}: wants {extractor.sampling_rate} Hz, not 16000")
+    if not 1 <= layer <= config.num_hidden_layers:
+        raise SpireError(f"--layer {layer}: {name} has layers 1 to {config.num_hidden_layers}")
+    return config, extractor
+
+
+def _check_pooling(pooling: Pooling) -> None:
+    if pooling.kind not in POOLINGS:
+        raise SpireError(f"--pooling {pooling.kind}: choose {' or '.join(POOLINGS)}")
+    if pooling.frames < 1:
+        raise SpireError(f"--pool_frames {pooling.frames}: at least 1 frame")
+
+
+def describe_encoder(
+    name: str,
+    layer: int,
+    *,
+    normalization_eps: Optional[float] = None,
+    pooling: Pooling = NO_POOLING,
 ) -> Dict[str, Any]:
+    """What makes two streams of features the same, read from the configuration alone.
+
+    Args:
+        name: ``mfcc``, directory or hub name.
+        layer: L, from 1; ignored for ``mfcc``.
+        normalization_eps: ε of the normalisation, by default transformers' 1e-7.
+        pooling: how frames are joined.
+    """
+    _check_pooling(pooling)
+    eps = NORMALIZE_EPS if normalization_eps is None else normalization_eps
+    if not eps >= 0:
+        raise SpireError(f"--normalization_eps {eps}: must not be negative")
+    if name == MFCC:
+        kind, layer, normalization, dim = MFCC, 0, "none", MfccModel.dim
+    else:
+        config, extractor = _read_config(name, layer)
+        kind, dim = config.model_type, config.hidden_size
+        if kind in FILTER_BANK_TYPES:
+            normalization = "mel_bin"
+        else:
+            normalization = "utterance" if extractor.do_normalize else "none"
+    hop = MfccModel.framing.hop  # of all encoders here
     return {
-        "encoder": name,
+        "encoder": str(name),
         "encoder_type": kind,
         "layer": layer,
         "normalization": normalization,
-        "normalization_eps": eps,
-        "frame_rate": SAMPLE_RATE / HOP,
+        "normalization_eps": 0.0 if normalization == "none" else eps,
+        "pooling": "none" if pooling.frames == 1 else pooling.kind,
+        "pool_frames": pooling.frames,
+        "frame_rate": SAMPLE_RATE / hop / pooling.frames,
         "dim": dim,
     }
 
 
-def load_encoder(name: str, layer: int, *, device: str = "cpu", dtype: str = "float32"):
-    """``mfcc``, a local directory, or a hub name, as an encoder."""
-    if name == "mfcc":
-        return MfccEncoder()
-    return TransformerEncoder(name, layer, device=device, dtype=getattr(torch, dtype))
+def load_encoder(
+    name: str,
+    layer: int,
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+    normalization_eps: Optional[float] = None,
+    window_seconds: float = WINDOW_SECONDS,
+    pooling: Pooling = NO_POOLING,
+) -> Encoder:
+    """``mfcc``, a local directory, or a hub name, as an encoder.
+
+    Args:
+        device: torch device.
+        dtype: ``float32`` or ``bfloat16``, of the products; features are float32 in either case.
+        window_seconds: audio longer than this is cut.
+        layer, normalization_eps, pooling: see :func:`describe_encoder`.
+    """
+    if not window_seconds > 0:
+        raise SpireError(f"--window_seconds {window_seconds}: must be more than 0")
+    description = describe_encoder(
+        name, layer, normalization_eps=normalization_eps, pooling=pooling
+    )
+    if name == MFCC:
+        model = MfccModel()
+    else:
+        model = _load_transformer(name, layer, device, getattr(torch, dtype), description)
+    return Encoder(model, description, window_seconds=window_seconds, pooling=pooling)
+
+
+def _load_transformer(
+    name: str, layer: int, device: str, dtype: torch.dtype, description: Dict[str, Any]
+):
+    from transformers import AutoModel
+
+    _, extractor = _read_config(name, layer)
+    try:
+        model = AutoModel.from_pretrained(name, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        raise SpireError(f"--encoder {name}: {str(error).splitlines()[0]}") from None
+    common = {"layer": layer, "device": device, "dtype": dtype}
+    if description["encoder_type"] in FILTER_BANK_TYPES:
+        eps = description["normalization_eps"]
+        return FilterBankModel(model, extractor, eps=eps, **common)
+    return WaveformModel(
+        model,
+        normalize=extractor.do_normalize,
+        eps=description["normalization_eps"],
+        **common,
+    )

@@ -1,0 +1,224 @@
+"""Speech models as encoders see them: samples, or features of samples, to the output of block L.
+
+Every model gives its features twice: :meth:`encode` for many pieces at once as fast as the
+machine goes, in float32 or bfloat16, and :meth:`encode_alone`, transformers' own forward pass of
+one piece in float32. The second is what units are defined by, and what the first is checked
+against.
+"""
+
+import copy
+from typing import Any, List, Optional
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from espnet_spire.units.framing import HUBERT_FRAMING, Framing
+from espnet_spire.units.front_end import FrontEnd
+from espnet_spire.units.mfcc import MFCC_DIM, mfcc
+from espnet_spire.units.packed import PackedTransformer, can_pack
+
+# ε of zero-mean unit-variance normalisation in transformers' feature extractors.
+NORMALIZE_EPS = 1e-7
+
+
+def normalize_samples(samples: np.ndarray, eps: float = NORMALIZE_EPS) -> np.ndarray:
+    """Zero mean and unit variance over an utterance's own samples: (x - μ) / √(σ² + ε)."""
+    mean = samples.mean(dtype=np.float64)
+    variance = samples.var(dtype=np.float64)
+    return ((samples - mean) / np.sqrt(variance + eps)).astype(np.float32)
+
+
+def truncate(model: torch.nn.Module, layer: int) -> None:
+    """Let ``last_hidden_state`` be the residual stream after block ``layer``: no final norm."""
+    model.encoder.layers = model.encoder.layers[:layer]
+    if getattr(model.config, "do_stable_layer_norm", False):
+        # Pre-norm models normalise after the last block, which layer L must not see;
+        # post-norm models normalise before the first block.
+        model.encoder.layer_norm = torch.nn.Identity()
+
+
+class MfccModel:
+    """MFCCs under the models' interface; one piece is a whole utterance."""
+
+    framing = HUBERT_FRAMING
+    dim = MFCC_DIM
+    device = "cpu"
+    exact = True  # every piece is computed alone
+    # They are normalised over the utterance, so windows would change them; they cost little.
+    can_cut = False
+
+    def prepare(self, samples: np.ndarray) -> np.ndarray:
+        return samples
+
+    def piece(self, prepared: np.ndarray, first: int, last: Optional[int]) -> np.ndarray:
+        return prepared
+
+    def encode(self, pieces: List[np.ndarray], lengths: List[int]) -> Tensor:
+        return torch.cat([mfcc(piece) for piece in pieces])
+
+    def encode_alone(self, piece: np.ndarray) -> Tensor:
+        return mfcc(piece)
+
+
+class _Transformer:
+    """What waveform and filter-bank models share."""
+
+    can_cut = True
+
+    def __init__(self, model: torch.nn.Module, *, layer: int, device: str, dtype: torch.dtype):
+        truncate(model, layer)
+        self.model = model.eval().requires_grad_(False).to(device)
+        self.device = device
+        self.dtype = dtype
+        self.exact = False
+        self.dim = model.config.hidden_size
+
+    def _plain(self) -> torch.nn.Module:
+        """transformers' model in the precision of :meth:`encode`."""
+        if self.dtype == torch.float32:
+            return self.model
+        return copy.deepcopy(self.model).to(self.dtype)
+
+    def _tensors(self, pieces: List[np.ndarray]) -> List[Tensor]:
+        return [torch.from_numpy(np.ascontiguousarray(piece)).to(self.device) for piece in pieces]
+
+    @torch.inference_mode()
+    def encode_alone(self, piece: np.ndarray) -> Tensor:
+        """transformers' own forward pass of one piece in float32: (frames, D)."""
+        (tensor,) = self._tensors([piece])
+        return self.model(tensor[None]).last_hidden_state[0]
+
+
+class WaveformModel(_Transformer):
+    """HuBERT, mHuBERT, WavLM, wav2vec 2.0.
+
+    Args:
+        model: transformers' model, float32, whole.
+        layer: L, from 1.
+        device: torch device.
+        dtype: of the products of :meth:`encode`.
+        normalize: whether the model wants zero mean and unit variance.
+        eps: ε of that.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        *,
+        layer: int,
+        device: str,
+        dtype: torch.dtype,
+        normalize: bool,
+        eps: float,
+    ) -> None:
+        super().__init__(model, layer=layer, device=device, dtype=dtype)
+        self.normalize = normalize
+        self.eps = eps
+        self.front_end = FrontEnd(self.model.feature_extractor, dtype)
+        self.framing: Framing = self.front_end.framing
+        if can_pack(model.config):
+            self.packed = PackedTransformer(self.model, dtype)
+        else:
+            self.packed = None
+            self.plain = self._plain()
+
+    def prepare(self, samples: np.ndarray) -> np.ndarray:
+        """Normalise a whole utterance: float32 (samples,)."""
+        return normalize_samples(samples, self.eps) if self.normalize else samples
+
+    def piece(self, prepared: np.ndarray, first: int, last: Optional[int]) -> np.ndarray:
+        """The samples of frames ``first`` to ``last``, or to the end of the utterance."""
+        end = None if last is None else (last - 1) * self.framing.hop + self.framing.window
+        return prepared[first * self.framing.hop : end]
+
+    @torch.inference_mode()
+    def encode(self, pieces: List[np.ndarray], lengths: List[int]) -> Tensor:
+        """Features of all pieces, one after the other.
+
+        Args:
+            pieces: what :meth:`piece` gave.
+            lengths: frames of each.
+
+        Returns:
+            float32 on the model's device, (sum of lengths, D).
+        """
+        frames = self.front_end(self._tensors(pieces))
+        if self.packed is not None:
+            return self.packed(frames, lengths)
+        hidden, mask = _pad(frames.split(lengths))
+        hidden = self.plain.feature_projection(hidden)
+        if isinstance(hidden, tuple):  # WavLM and wav2vec 2.0 also return the normalised input
+            hidden = hidden[0]
+        output = self.plain.encoder(hidden, attention_mask=mask).last_hidden_state.float()
+        return _unpad(output, lengths)
+
+
+class FilterBankModel(_Transformer):
+    """w2v-BERT 2.0: 80 log mel energies each 10 ms, two of them a frame, into a conformer.
+
+    Args:
+        model: transformers' ``Wav2Vec2BertModel``, float32, whole.
+        extractor: its ``SeamlessM4TFeatureExtractor``.
+        eps: ε of the normalisation of each energy over the utterance.
+    """
+
+    # two windows of 400 samples, 160 apart, each 320 samples
+    framing = Framing(window=560, hop=320)
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        extractor: Any,
+        *,
+        layer: int,
+        device: str,
+        dtype: torch.dtype,
+        eps: float,
+    ) -> None:
+        super().__init__(model, layer=layer, device=device, dtype=dtype)
+        self.eps = eps
+        self.mel_filters = np.asarray(extractor.mel_filters)  # (257, 80)
+        self.window = np.asarray(extractor.window)
+        self.plain = self._plain()
+
+    def prepare(self, samples: np.ndarray) -> np.ndarray:
+        """Kaldi's filter bank as transformers' extractor computes it: float32 (frames, 160)."""
+        # 16-bit range, as Kaldi has it
+        windows = np.lib.stride_tricks.sliding_window_view(samples * np.float32(2**15), 400)[::160]
+        windows = windows[: 2 * self.framing.num_frames(len(samples))].astype(np.float64)
+        # each window alone: no mean, 0.97 pre-emphasis, Povey window
+        windows = windows - windows.mean(axis=1, keepdims=True)
+        emphasized = windows.copy()
+        emphasized[:, 1:] -= 0.97 * windows[:, :-1]
+        emphasized[:, 0] *= 1 - 0.97
+        power = np.abs(np.fft.rfft(emphasized * self.window, n=512)) ** 2
+        floor = 1.192092955078125e-07
+        energies = np.log(np.maximum(floor, power @ self.mel_filters)).astype(np.float32)
+        mean = energies.mean(axis=0)
+        variance = energies.var(axis=0, ddof=1)
+        return ((energies - mean) / np.sqrt(variance + self.eps)).reshape(-1, 160)
+
+    def piece(self, prepared: np.ndarray, first: int, last: Optional[int]) -> np.ndarray:
+        """Frames ``first`` to ``last`` of the filter bank."""
+        return prepared[first:last]
+
+    @torch.inference_mode()
+    def encode(self, pieces: List[np.ndarray], lengths: List[int]) -> Tensor:
+        """See :meth:`WaveformModel.encode`."""
+        hidden, mask = _pad([tensor.to(self.dtype) for tensor in self._tensors(pieces)])
+        output = self.plain(hidden, attention_mask=mask).last_hidden_state.float()
+        return _unpad(output, lengths)
+
+
+def _pad(sequences):
+    """A padded batch, and its mask: ``None`` where all are of one length."""
+    lengths = torch.tensor([len(sequence) for sequence in sequences])
+    padded = pad_sequence(list(sequences), batch_first=True)
+    mask = torch.arange(padded.shape[1]) < lengths[:, None]
+    return padded, None if bool(mask.all()) else mask.to(padded.device)
+
+
+def _unpad(padded: Tensor, lengths: List[int]) -> Tensor:
+    return torch.cat([padded[row, :length] for row, length in enumerate(lengths)])
