@@ -30,7 +30,9 @@ setup(
         "joblib",
         "datasets>=4.0",
         "safetensors>=0.4",
+        # MP3 and Opus came with the library of 0.12.
         "soundfile>=0.12",
+        "threadpoolctl>=3.1",
         "jiwer>=4.0",
         "sacrebleu>=2.5",
         "whisper-normalizer>=0.1.10",
@@ -44,6 +46,6 @@ setup(
     extras_require={
         # The spoken toy corpus: the library of eSpeak NG and its voices.
         "mini": ["espeakng-loader>=0.2.4"],
-        "dev": ["pytest>=8", "ruff>=0.6"],
+        "dev": ["pytest>=8", "ruff>=0.6", "kaldiio>=2.18"],
     },
 )

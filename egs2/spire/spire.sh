@@ -45,6 +45,8 @@ option "kmeans_set=|sets to learn k-means on, the training sets by default"
 option "kmeans_hours=720|hours of audio to learn k-means on"
 option "kmeans_max_per_speaker=|utterances of a speaker at most"
 option "kmeans_passes=10|passes of k-means over the frames"
+option "unit_bpe=0|vocabulary size of subwords of units (more than K), 0 for units themselves"
+option "unit_bpe_args=|further options of learn_unit_bpe, e.g. \"--max_utterances 50000\""
 option "base_model=Unbabel/TowerBase-7B-v0.1|text LLM to extend: directory or hub name"
 option "seed=0|of k-means and of new embedding rows"
 option "pseudo_set=|sets to translate, the training sets by default"
@@ -113,7 +115,7 @@ for name in "${names[@]}"; do
     declare "${name}=${value[${name}]}"
 done
 
-for name in stage stop_stage ngpu nj inference_nj encoder_layer num_clusters; do
+for name in stage stop_stage ngpu nj inference_nj encoder_layer num_clusters unit_bpe; do
     [[ "${!name}" =~ ^[0-9]+$ ]] || die "--${name} ${!name}: not a whole number"
 done
 for name in nj inference_nj; do
@@ -182,8 +184,21 @@ ${gpu_inference} && inference_device=cuda
 encoder_name="$(basename "${encoder}")"
 base_name="$(basename "${base_model}")"
 codebook="${expdir}/kmeans/${encoder_name}_${encoder_layer}_${num_clusters}clusters"
-units_name="text.rm.${encoder_name}_${encoder_layer}_km${num_clusters}"
+plain_units_name="text.rm.${encoder_name}_${encoder_layer}_km${num_clusters}"
+# What the stages after 4 read, how many words it has, and what says so.
+units_name="${plain_units_name}"
 extended="${expdir}/${base_name}_km${num_clusters}"
+vocabulary=(--num_units "${num_clusters}" --codebook "${codebook}")
+units_source="${codebook}"
+if [ "${unit_bpe}" -gt 0 ]; then
+    [ "${unit_bpe}" -gt "${num_clusters}" ] ||
+        die "--unit_bpe ${unit_bpe}: must be more than --num_clusters ${num_clusters}, or 0"
+    unit_bpe_dir="${codebook}_bpe${unit_bpe}"
+    units_name+="_bpe${unit_bpe}"
+    extended+="_bpe${unit_bpe}"
+    vocabulary=(--num_units "${unit_bpe}")
+    units_source="${unit_bpe_dir}"
+fi
 config_tag() { basename "$1" .yaml; }
 cpt_dir="${expdir}/spire_cpt_${cpt_tag:-$(config_tag "${cpt_config}")}"
 it_dir="${expdir}/spire_it_${variant}_${it_tag:-$(config_tag "${it_config}")}"
@@ -255,7 +270,7 @@ if runs_stage 4; then
     title 4 "units"
     each "${dumpdir}/raw/" "" "${all_sets_array[@]}"
     dirs=("${list[@]}")
-    each "${dumpdir}/raw/" "/${units_name}" "${all_sets_array[@]}"
+    each "${dumpdir}/raw/" "/${plain_units_name}" "${all_sets_array[@]}"
     outs=("${list[@]}")
     each "${dumpdir}/raw/" /wav.scp "${all_sets_array[@]}"
     sharded "${nj}" "${expdir}/log/units.JOB.log" extract_units --data_dir "${dirs[@]}" \
@@ -266,15 +281,30 @@ if runs_stage 4; then
     step "4 plot" "" "${codebook}" "${outs[@]}" makes "${codebook}.png" -- \
         "${python}" -m espnet_spire.bin.plot_units --codebook "${codebook}" --units "${outs[@]}" \
         --out "${codebook}.png"
+    if [ "${unit_bpe}" -gt 0 ]; then
+        read -r -a sets <<<"${train_set}"
+        each "${dumpdir}/raw/" "/${plain_units_name}" "${sets[@]}"
+        read -r -a opts <<<"${unit_bpe_args}"
+        step "4 learn unit BPE" "" "${codebook}" "${list[@]}" makes "${unit_bpe_dir}" -- \
+            "${python}" -m espnet_spire.bin.learn_unit_bpe --units "${list[@]}" \
+            --codebook "${codebook}" --vocab_size "${unit_bpe}" --seed "${seed}" \
+            --out "${unit_bpe_dir}" "${opts[@]}"
+        each "${dumpdir}/raw/" "/${units_name}" "${all_sets_array[@]}"
+        step "4 apply unit BPE" "" "${unit_bpe_dir}" "${outs[@]}" makes "${list[@]}" -- \
+            "${python}" -m espnet_spire.bin.apply_unit_bpe --units "${outs[@]}" \
+            --model "${unit_bpe_dir}" --out "${list[@]}"
+    fi
 fi
 
 if runs_stage 5; then
     title 5 "extend vocabulary"
     local_base=()
     [ -d "${base_model}" ] && local_base=("${base_model}")
-    step "5 vocabulary" "run stage 3 first" "${codebook}" "${local_base[@]}" makes "${extended}" -- \
+    hint="run stage 3 first"
+    [ "${unit_bpe}" -gt 0 ] && hint="run stages 3 and 4 first"
+    step "5 vocabulary" "${hint}" "${units_source}" "${local_base[@]}" makes "${extended}" -- \
         "${python}" -m espnet_spire.bin.extend_vocabulary --base "${base_model}" \
-        --num_units "${num_clusters}" --codebook "${codebook}" --seed "${seed}" --out "${extended}"
+        "${vocabulary[@]}" --seed "${seed}" --out "${extended}"
 fi
 
 if runs_stage 6; then

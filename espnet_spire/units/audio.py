@@ -1,58 +1,78 @@
 """Audio of a data directory as 16 kHz mono float32, one utterance in memory at a time."""
 
-import io
-import shlex
-import struct
-import subprocess
-from functools import lru_cache
-from pathlib import Path
-from typing import BinaryIO, Dict, Iterator, NamedTuple, Optional, Sequence, Tuple
+import contextlib
+import math
+import os
+import threading
+from collections import OrderedDict
+from concurrent.futures import Future
+from functools import lru_cache, reduce
+from typing import Dict, Iterator, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import soundfile
 import torch
 import torchaudio
 
+from espnet_spire.units.containers import UntaggedMp3, cut_off, mp3_knows_length
+from espnet_spire.units.rxfilename import Pipes, ark_place, is_pipe, open_audio_bytes
+from espnet_spire.units.sources import Source, iter_sources, utterance_sources
 from espnet_spire.utils.atomic import PathLike
-from espnet_spire.utils.datadir import SEGMENTS, WAV_SCP, iter_table, read_table
 from espnet_spire.utils.errors import SpireError
 
 SAMPLE_RATE = 16000
-# Sizes from here on are what sox and ffmpeg write when they cannot know the size yet.
-_UNKNOWN_SIZE = 0x7FFFF000
+# Headers beyond these are broken, not rare.
+LOWEST_RATE, HIGHEST_RATE = 4000, 384000
+# Kaldi's extract-segments lets an end be this much beyond the recording.
+MAX_OVERSHOOT_SECONDS = 0.5
+# How far a decoded length may be from the one that the data directory promises.
+LENGTH_SHARE, LENGTH_SECONDS = 0.01, 0.05
+
+# libsndfile's length of FLAC from a stream is about 2**63.
+_NO_LENGTH = 2**62
+_BLOCK = 2**20
+# Samples at a time through the resampler: memory stays small however long the audio is.
+_RESAMPLE_CHUNK = 2**21
+# The resampler's kernel has about this many weights at coprime rates: 64 MiB.
+_LARGEST_KERNEL = 2**24
+# Formats in which libsndfile seeks to the very sample. In Ogg Vorbis and in MP3 of variable rate
+# it lands up to a fraction of a second off.
+_SEEKABLE = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")
 
 
-class Source(NamedTuple):
-    """Where the samples of one utterance are: seconds, or ``None`` for the whole recording."""
+class Header(NamedTuple):
+    """Rate in Hz and samples a channel; ``frames`` is ``None`` where only decoding can tell."""
 
-    rxfilename: str
-    start: float = 0.0
-    end: Optional[float] = None
+    rate: int
+    frames: Optional[int]
 
 
-def utterance_sources(data_dir: PathLike) -> Dict[str, Source]:
-    """Utterance → where its audio is, from ``wav.scp`` and, where there is one, ``segments``."""
-    data_dir = Path(data_dir)
-    if not data_dir.is_dir():
-        raise SpireError(f"{data_dir}: no such data directory")
-    recordings = read_table(data_dir / WAV_SCP)
-    segments = data_dir / SEGMENTS
-    if not segments.exists():
-        sources = {key: Source(value) for key, value in recordings.items()}
-    else:
-        sources = {}
-        for key, value in iter_table(segments):
-            try:
-                recording, start, end = value.split()
-                sources[key] = Source(recordings[recording], float(start), float(end))
-            except (ValueError, KeyError):
-                raise SpireError(
-                    f"{segments}: {key} {value}: not 'recording start end' with a recording of"
-                    " wav.scp"
-                ) from None
-    if not sources:
-        raise SpireError(f"{data_dir / WAV_SCP}: the data set is empty")
-    return sources
+class Recording(NamedTuple):
+    """A decoded recording: its own rate, mono float32 samples."""
+
+    rate: int
+    samples: np.ndarray
+
+
+class _Stream(soundfile.SoundFile):
+    """Read from front to back: ``soundfile`` seeks after each read where it can.
+
+    In MP3 that seek is not exact, and in FLAC of unknown length it is an error.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
+class _Opened(NamedTuple):
+    stream: _Stream
+    header: Header
+    seekable: bool
+
+
+def resampled_length(num_samples: int, rate: int) -> int:
+    """Samples at 16 kHz of ``num_samples`` at ``rate``: rounded up."""
+    return -(-num_samples * SAMPLE_RATE // rate)
 
 
 @lru_cache(maxsize=8)
@@ -60,84 +80,329 @@ def _resampler(rate: int) -> torchaudio.transforms.Resample:
     return torchaudio.transforms.Resample(rate, SAMPLE_RATE)
 
 
-def _open(rxfilename: str) -> BinaryIO:
-    if rxfilename.rstrip().endswith("|"):
-        command = rxfilename.rstrip()[:-1]
-        done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True)
-        if done.returncode != 0:
-            reason = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-            raise SpireError(f"{shlex.quote(command)}: status {done.returncode} {reason}")
-        return io.BytesIO(done.stdout)
-    return open(rxfilename, "rb")
+def resample(samples: np.ndarray, rate: int) -> np.ndarray:
+    """torchaudio's resampler, in chunks that join exactly.
 
+    Args:
+        samples: float32, shape (samples,), at ``rate`` Hz.
 
-def _missing_bytes(stream: BinaryIO) -> int:
-    """Bytes that the header of a RIFF WAV promises and the file does not hold.
-
-    libsndfile reads what is there of a file that was cut off, without a word. Other formats,
-    broken headers and sizes that the writer could not know count as complete.
+    Returns:
+        float32, shape (:func:`resampled_length`,), at 16 kHz.
     """
+    if rate == SAMPLE_RATE or len(samples) == 0:
+        return samples
+    common = math.gcd(rate, SAMPLE_RATE)
+    up, down = SAMPLE_RATE // common, rate // common
+    transform = _resampler(rate)
+    context = (-(-transform.width // down) + 1) * down
+    chunk = max(1, _RESAMPLE_CHUNK // down) * down
+    # torchaudio counts its output in float32, at times one too few: zeros behind the end, which
+    # it would assume anyway, give enough, and the rest is cut.
+    out = np.empty(resampled_length(len(samples), rate), dtype=np.float32)
+    for start in range(0, len(samples), chunk):
+        left = min(context, start)
+        piece = samples[start - left : start + chunk + context]
+        if start + chunk + context > len(samples):
+            piece = np.concatenate([piece, np.zeros(down, dtype=np.float32)])
+        first = start // down * up
+        wanted = min(chunk // down * up, len(out) - first)
+        skip = left // down * up
+        out[first : first + wanted] = transform(torch.from_numpy(piece))[skip : skip + wanted]
+    return out
+
+
+def _check_rate(name: str, rate: int) -> None:
+    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        raise SpireError(
+            f"{name}: a sampling rate of {rate} Hz by its header, {LOWEST_RATE} to {HIGHEST_RATE}"
+            " were expected; repair or remove it"
+        )
+    common = math.gcd(rate, SAMPLE_RATE)
+    if rate // common * (SAMPLE_RATE // common) > _LARGEST_KERNEL:
+        raise SpireError(
+            f"{name}: a sampling rate of {rate} Hz by its header, which has hardly a factor in"
+            f" common with {SAMPLE_RATE}; repair the header or convert it with sox"
+        )
+
+
+def check_times(source: Source) -> None:
+    """A segment must start at 0 or later and end after its start."""
+    if source.start < 0 or (source.end is not None and source.end <= source.start):
+        raise SpireError(f"{_place(source)}: not 0 ≤ start < end; correct segments")
+
+
+def segment_bounds(source: Source, rate: int, frames: Optional[int]) -> Tuple[int, int]:
+    """First sample and the one behind the last, of ``frames`` at ``rate`` (``None``: endless).
+
+    As Kaldi's extract-segments: an end at most 0.5 s beyond the recording is the recording's.
+
+    Raises:
+        SpireError: times outside of the recording, or not in order.
+    """
+    check_times(source)
+    if frames is None:
+        return round(source.start * rate), round(source.end * rate)
+    seconds = frames / rate
+    if source.start > 0 and round(source.start * rate) >= frames:
+        raise SpireError(
+            f"{_place(source)}: starts beyond the recording's {seconds:.3f} s; correct segments"
+        )
+    if source.end is None:
+        return round(source.start * rate), frames
+    if source.end > seconds + MAX_OVERSHOOT_SECONDS:
+        raise SpireError(
+            f"{_place(source)}: ends beyond the recording's {seconds:.3f} s; correct segments"
+        )
+    return round(source.start * rate), min(round(source.end * rate), frames)
+
+
+def _place(source: Source) -> str:
+    """File and times of a source, for messages; its names where it has some."""
+    if source.whole:
+        return source.rxfilename
+    end = "the end" if source.end is None else f"{source.end} s"
+    times = f"{source.rxfilename}, {source.start} s to {end}"
+    if source.utterance is None:
+        return times
+    return f"utterance {source.utterance} of recording {source.recording} ({times})"
+
+
+def check_length(source: Source, frames: int, rate: int) -> None:
+    """Compare ``frames`` at ``rate`` with what the data directory expects of a source.
+
+    Raises:
+        SpireError: they are apart by more than 1 % + 0.05 s.
+    """
+    if source.expected is None or source.end is not None:
+        return  # the times of a segment make its length, whatever the rate
+    counted, seconds = source.expected
+    actual = frames / rate
+    if seconds is not None and not _close(actual, seconds):
+        raise _wrong_length(source, actual, f"utt2dur says {seconds:.2f} s")
+    if counted is not None and not (
+        _close(actual, counted / SAMPLE_RATE) or _close(actual, counted / rate)
+    ):
+        raise _wrong_length(
+            source,
+            actual,
+            f"utt2num_samples says {counted} samples ({counted / SAMPLE_RATE:.2f} s)",
+        )
+
+
+def _close(actual: float, expected: float) -> bool:
+    return abs(actual - expected) <= LENGTH_SHARE * expected + LENGTH_SECONDS
+
+
+def _wrong_length(source: Source, actual: float, says: str) -> SpireError:
+    return SpireError(
+        f"{_place(source)}: {actual:.2f} s by its header, {says}: wrong sampling rate in the"
+        " header?"
+    )
+
+
+@contextlib.contextmanager
+def _open(rxfilename: str, pipes: Pipes) -> Iterator[_Opened]:
+    """Open audio of any kind and check its header; whatever fails is a SpireError."""
     try:
-        riff, _, wave = struct.unpack("<4sI4s", stream.read(12))
-        while (riff, wave) == (b"RIFF", b"WAVE"):
-            name, size = struct.unpack("<4sI", stream.read(8))
-            if name == b"data":
-                end = stream.tell() + size
-                return 0 if size >= _UNKNOWN_SIZE else max(0, end - stream.seek(0, io.SEEK_END))
-            stream.seek(size + size % 2, io.SEEK_CUR)
-    except struct.error:  # shorter than a header: for libsndfile to judge
-        pass
-    return 0
+        with open_audio_bytes(rxfilename, pipes) as file:
+            reason = cut_off(file)
+            if reason:
+                raise SpireError(f"{rxfilename}: cut off, {reason}; replace or remove it")
+            file.seek(0)
+            plain = not is_pipe(rxfilename) and ark_place(rxfilename) is None
+            # By its name where it has one: reading then needs nothing of Python.
+            with _Stream(rxfilename if plain else file) as stream:
+                _check_rate(rxfilename, stream.samplerate)
+                if stream.format != "MP3" or mp3_knows_length(file):
+                    yield _opened(stream)
+                    return
+            file.seek(0)
+            with _Stream(UntaggedMp3(file.read())) as stream:
+                yield _Opened(stream, Header(stream.samplerate, None), False)
+    except soundfile.LibsndfileError as error:
+        reason = error.error_string.rstrip(".")
+        raise SpireError(
+            f"{rxfilename}: unreadable audio ({reason}); replace or remove it"
+        ) from None
+    except FileNotFoundError as error:
+        if error.filename == "bash":
+            raise
+        raise SpireError(f"{error.filename or rxfilename}: no such audio file") from None
+    except (OSError, RuntimeError, TypeError, IndexError) as error:
+        raise SpireError(
+            f"{rxfilename}: unreadable audio ({error}); replace or remove it"
+        ) from None
+
+
+def _opened(stream: _Stream) -> _Opened:
+    known = stream.frames < _NO_LENGTH
+    header = Header(stream.samplerate, stream.frames if known else None)
+    return _Opened(stream, header, known and stream.subtype.startswith(_SEEKABLE))
+
+
+def read_header(rxfilename: str) -> Header:
+    """Rate and length of a file, an ark's or a pipe's audio.
+
+    Raises:
+        SpireError: as :func:`load_audio`, so far as it shows without decoding.
+    """
+    with _open(rxfilename, Pipes()) as opened:
+        return opened.header
+
+
+def _read(name: str, opened: _Opened, begin: int, end: Optional[int]) -> np.ndarray:
+    """Mono samples [begin, end) from the front or from an exact seek; ``end=None`` reads on."""
+    if begin:
+        opened.stream.seek(begin)
+    wanted = math.inf if end is None else end - begin
+    blocks, count = [], 0
+    while count < wanted:
+        block = opened.stream.read(int(min(_BLOCK, wanted - count)), "float32", always_2d=True)
+        if len(block) == 0:
+            break
+        blocks.append(_mono(block))
+        count += len(block)
+    if end is not None and count < wanted:
+        raise SpireError(
+            f"{name}: the header promises {wanted} samples, the file holds {count}; replace or"
+            " remove it"
+        )
+    if len(blocks) == 1:
+        return blocks[0]
+    return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
+
+
+def _mono(block: np.ndarray) -> np.ndarray:
+    channels = block.shape[1]
+    if channels == 1:
+        return block[:, 0]
+    # numpy's mean along so short an axis takes as long as decoding FLAC.
+    return reduce(np.add, block.T) / np.float32(channels)
+
+
+class Decoder:
+    """Reads utterances, from any number of threads.
+
+    Segments of files are read where they lie. Recordings that cannot be sought exactly (pipes,
+    arks, Ogg, MP3) are decoded once for the segments that follow each other in them: the last
+    ones are kept, at most ``max_recordings`` and, the newest apart, ``max_bytes``.
+    """
+
+    def __init__(self, *, max_recordings: int = 2, max_bytes: int = 2**29) -> None:
+        self.max_recordings = max_recordings
+        self.max_bytes = max_bytes
+        self._pipes = Pipes()
+        self._lock = threading.Lock()
+        self._recordings: "OrderedDict[Tuple, Future]" = OrderedDict()
+
+    def close(self) -> None:
+        """End running pipes, forget recordings."""
+        self._pipes.close()
+        with self._lock:
+            self._recordings.clear()
+
+    def load(self, source: Source) -> np.ndarray:
+        """See :func:`load_audio`."""
+        check_times(source)
+        rate, samples = self._native(source)
+        if len(samples) == 0:
+            raise SpireError(f"{_place(source)}: no samples; remove it")
+        check_length(source, len(samples), rate)
+        if not np.isfinite(samples).all():
+            raise SpireError(f"{_place(source)}: samples that are not finite; replace or remove it")
+        return resample(samples, rate)
+
+    def count_frames(self, rxfilename: str) -> int:
+        """Samples a channel of a recording, by decoding it."""
+        return len(self._decode(rxfilename).samples)
+
+    def _native(self, source: Source) -> Recording:
+        """Mono samples at the recording's own rate."""
+        name = source.rxfilename
+        if source.whole:
+            return self._decode(name)
+        if not is_pipe(name) and ark_place(name) is None:
+            with _open(name, self._pipes) as opened:
+                if opened.seekable:
+                    bounds = segment_bounds(source, *opened.header)
+                    return Recording(opened.header.rate, _read(name, opened, *bounds))
+        recording = self._kept(name)
+        begin, end = segment_bounds(source, recording.rate, len(recording.samples))
+        # A copy: what is kept must not change under the caller's hands.
+        return recording._replace(samples=recording.samples[begin:end].copy())
+
+    def _decode(self, rxfilename: str) -> Recording:
+        with _open(rxfilename, self._pipes) as opened:
+            return Recording(opened.header.rate, _read(rxfilename, opened, 0, opened.header.frames))
+
+    def _kept(self, rxfilename: str) -> Recording:
+        """Decode a recording once, however many threads ask for it."""
+        key = _identity(rxfilename)
+        with self._lock:
+            future = self._recordings.get(key)
+            mine = future is None
+            if mine:
+                future = self._recordings[key] = Future()
+            self._recordings.move_to_end(key)
+        if mine:
+            try:
+                future.set_result(self._decode(rxfilename))
+            except SpireError as error:  # kept as well: not run again for each of its segments
+                future.set_result(str(error))
+            except BaseException as error:
+                with self._lock:
+                    self._recordings.pop(key, None)
+                future.set_exception(error)
+                raise
+            self._forget()
+        recording = future.result()
+        if isinstance(recording, str):
+            raise SpireError(recording)
+        return recording
+
+    def _forget(self) -> None:
+        """Let go of the oldest recordings, never of the newest or of those being decoded."""
+        with self._lock:
+            done = [key for key, future in self._recordings.items() if future.done()]
+            sizes = {key: _size(self._recordings[key].result()) for key in done}
+            while len(done) > 1 and (
+                len(done) > self.max_recordings or sum(map(sizes.get, done)) > self.max_bytes
+            ):
+                del self._recordings[done.pop(0)]
+
+
+def _size(recording: Union[Recording, str]) -> int:
+    return 0 if isinstance(recording, str) else recording.samples.nbytes
+
+
+def _identity(rxfilename: str) -> Tuple:
+    """What a recording is known by: a file that was written anew is another one."""
+    place = ark_place(rxfilename)
+    try:
+        stat = os.stat(rxfilename if place is None else place[0])
+    except OSError:
+        return (rxfilename,)
+    return (rxfilename, stat.st_size, stat.st_mtime_ns)
+
+
+_DECODER = Decoder()
 
 
 def load_audio(source: Source) -> np.ndarray:
     """Read one utterance.
 
+    WAV (and what else libsndfile reads), FLAC, MP3, Ogg Vorbis, Opus, NIST sphere; from a file,
+    an ark or a pipe; all of it or a segment.
+
     Returns:
         float32 samples in [-1, 1] at 16 kHz, shape (samples,); channels are averaged.
 
     Raises:
-        SpireError: missing, unreadable or empty audio, non-finite samples; it names the file.
+        SpireError: missing, unreadable, empty or cut off audio, samples that are not finite, a
+            rate that cannot be, a length that is not the expected one, a segment outside of its
+            recording; it names the file.
     """
-    name = source.rxfilename
-    if not name.rstrip().endswith("|") and not Path(name).exists():
-        raise SpireError(f"{name}: no such audio file")
-    try:
-        with _open(name) as file:
-            missing = _missing_bytes(file)
-            file.seek(0)
-            with soundfile.SoundFile(file) as stream:
-                rate = stream.samplerate
-                start = round(source.start * rate)
-                stop = stream.frames
-                if source.end is not None:
-                    stop = min(round(source.end * rate), stop)
-                stream.seek(min(start, stream.frames))
-                expected = max(stop - start, 0)
-                samples = stream.read(expected, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        reason = error.error_string.rstrip(".")
-        raise SpireError(f"{name}: unreadable audio ({reason}); replace or remove it") from None
-    except (OSError, RuntimeError) as error:
-        raise SpireError(f"{name}: unreadable audio ({error}); replace or remove it") from None
-    if missing:
-        raise SpireError(
-            f"{name}: cut off, its header promises {missing} bytes more than there are;"
-            " replace or remove it"
-        )
-    if len(samples) == 0:
-        raise SpireError(f"{name}: no samples; remove it")
-    if len(samples) < expected:
-        raise SpireError(
-            f"{name}: the header promises {expected} samples, the file holds {len(samples)};"
-            " replace or remove it"
-        )
-    mono = samples.mean(axis=1)
-    if not np.isfinite(mono).all():
-        raise SpireError(f"{name}: samples that are not finite; replace or remove it")
-    if rate != SAMPLE_RATE:
-        mono = _resampler(rate)(torch.from_numpy(mono)).numpy()
-    return mono
+    return _DECODER.load(source)
 
 
 def iter_audio(
@@ -149,6 +414,10 @@ def iter_audio(
         data_dir: a Kaldi data directory.
         keys: which utterances, in which order; all in file order by default.
     """
-    sources = utterance_sources(data_dir)
-    for key in sources if keys is None else keys:
+    if keys is None:
+        for key, source in iter_sources(data_dir):
+            yield key, load_audio(source)
+        return
+    sources: Dict[str, Source] = utterance_sources(data_dir)
+    for key in keys:
         yield key, load_audio(sources[key])

@@ -1,5 +1,8 @@
 """A codebook: centroids and everything that must match for its units to mean the same."""
 
+import hashlib
+import logging
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Dict, NamedTuple
 
@@ -20,7 +23,11 @@ MUST_MATCH = (
     "normalization_eps",
     "frame_rate",
     "dim",
+    "pooling",
+    "pool_frames",
 )
+# What a codebook.json means that was written before these were settings.
+_BEFORE = {"pooling": "none", "pool_frames": 1}
 
 
 class Codebook(NamedTuple):
@@ -34,14 +41,26 @@ class Codebook(NamedTuple):
         return len(self.centroids)
 
     def check_encoder(self, description: Dict[str, Any]) -> None:
-        """Raise unless features so described are those that the centroids were learned from."""
+        """Raise unless features so described are those that the centroids were learned from.
+
+        What the codebook does not know of its encoder (an imported one) cannot be compared; a
+        warning says so, once.
+        """
+        unknown = []
         for name in MUST_MATCH:
-            if self.description[name] != description[name]:
+            ours, theirs = (
+                book.get(name, _BEFORE.get(name)) for book in (self.description, description)
+            )
+            if ours is None:
+                unknown.append(name)
+            elif ours != theirs:
                 raise SpireError(
-                    f"the codebook was learned with {name} {self.description[name]}"
-                    f" ({self.description['encoder']}), the encoder gives {description[name]}"
-                    f" ({description['encoder']}); use the one it was learned with"
+                    f"the codebook was learned with {name} {ours}"
+                    f" ({self.description.get('encoder') or 'encoder unknown'}), the encoder"
+                    f" gives {theirs} ({description['encoder']}); use the one it was learned with"
                 )
+        if unknown:
+            _warn_unchecked(", ".join(unknown), str(description["encoder"]))
 
     def nearest(self, features: torch.Tensor) -> torch.Tensor:
         """Index of the nearest centroid: argmax(x·c - ½‖c‖²), in float32.
@@ -57,6 +76,37 @@ class Codebook(NamedTuple):
         return (features.float() @ centroids.T - half_norms).argmax(dim=1)
 
 
+@lru_cache(maxsize=None)  # once, however many data directories there are
+def _warn_unchecked(names: str, encoder: str) -> None:
+    logging.warning(
+        "the codebook does not say with which %s it was learned: make sure yourself that %s is"
+        " right (import_codebook --encoder … --layer … writes it down)",
+        names,
+        encoder,
+    )
+
+
+def file_sha256(path: PathLike) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def codebook_identity(path: PathLike) -> Dict[str, Any]:
+    """What tells a codebook directory from another: its description and its centroids' hash."""
+    path = Path(path)
+    _require(path)
+    return {**read_json(path / DESCRIPTION), "sha256": file_sha256(path / CENTROIDS)}
+
+
+def _require(path: Path) -> None:
+    if not (path / CENTROIDS).exists():
+        raise SpireError(f"{path / CENTROIDS}: no such file; learn_kmeans makes a codebook")
+
+
 def save_codebook(codebook: Codebook, out: PathLike) -> None:
     """Write a codebook directory, atomically."""
     with atomic_dir(out) as aside:
@@ -67,8 +117,7 @@ def save_codebook(codebook: Codebook, out: PathLike) -> None:
 def load_codebook(path: PathLike) -> Codebook:
     """Read a codebook directory."""
     path = Path(path)
-    if not (path / CENTROIDS).exists():
-        raise SpireError(f"{path / CENTROIDS}: no such file; learn_kmeans makes a codebook")
+    _require(path)
     description = read_json(path / DESCRIPTION)
     centroids = load_file(path / CENTROIDS)["centroids"]
     if list(centroids.shape) != [description["num_clusters"], description["dim"]]:

@@ -79,8 +79,22 @@ class Encoder:
         self.description = description
         self.pooling = pooling
         self.dim = model.dim
-        self.exact = model.exact
+        self.device = model.device
+        self.window_seconds = window_seconds
         self.window = max(1, round(window_seconds * SAMPLE_RATE / model.framing.hop))
+        # Whether __call__ and alone() differ by float32 rounding, or by that of bfloat16.
+        self.rounds = model.dtype != torch.float32
+        self.compares_alone = not (model.exact or self.rounds)
+
+    @property
+    def settings(self) -> Dict[str, Any]:
+        """All that the numbers depend on, the device included."""
+        return {
+            **self.description,
+            "window_seconds": self.window_seconds,
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "device": torch.device(self.device).type,
+        }
 
     def num_frames(self, num_samples: int) -> int:
         """Frames that :meth:`__call__` gives for so many samples; 0 when they are too few."""

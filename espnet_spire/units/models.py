@@ -45,6 +45,7 @@ class MfccModel:
     framing = HUBERT_FRAMING
     dim = MFCC_DIM
     device = "cpu"
+    dtype = torch.float32
     exact = True  # every piece is computed alone
     # They are normalised over the utterance, so windows would change them; they cost little.
     can_cut = False
@@ -187,7 +188,7 @@ class FilterBankModel(_Transformer):
         """Kaldi's filter bank as transformers' extractor computes it: float32 (frames, 160)."""
         # 16-bit range, as Kaldi has it
         windows = np.lib.stride_tricks.sliding_window_view(samples * np.float32(2**15), 400)[::160]
-        windows = windows[: 2 * self.framing.num_frames(len(samples))].astype(np.float64)
+        windows = windows.astype(np.float64)
         # each window alone: no mean, 0.97 pre-emphasis, Povey window
         windows = windows - windows.mean(axis=1, keepdims=True)
         emphasized = windows.copy()
@@ -198,7 +199,9 @@ class FilterBankModel(_Transformer):
         energies = np.log(np.maximum(floor, power @ self.mel_filters)).astype(np.float32)
         mean = energies.mean(axis=0)
         variance = energies.var(axis=0, ddof=1)
-        return ((energies - mean) / np.sqrt(variance + self.eps)).reshape(-1, 160)
+        energies = (energies - mean) / np.sqrt(variance + self.eps)
+        # an odd one at the end counts for the mean and is then left out
+        return energies[: len(energies) // 2 * 2].reshape(-1, 160)
 
     def piece(self, prepared: np.ndarray, first: int, last: Optional[int]) -> np.ndarray:
         """Frames ``first`` to ``last`` of the filter bank."""

@@ -17,12 +17,17 @@ def _aside(path: Path) -> Path:
     return path.with_name(f".{path.name}.tmp.{os.getpid()}")
 
 
-def _disk_full(error: OSError, path: Path) -> bool:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        raise SpireError(
-            f"{path}: no space left on the device; free some and start the same command again"
-        ) from error
-    return False
+@contextlib.contextmanager
+def disk_errors(path: PathLike) -> Iterator[None]:
+    """Turn a full disk inside the block into one line that names the file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise SpireError(
+                f"{path}: no space left on the device; free some and start the same command again"
+            ) from error
+        raise
 
 
 @contextlib.contextmanager
@@ -37,14 +42,12 @@ def atomic_write(path: PathLike, mode: str = "w") -> Iterator[IO[Any]]:
     aside = _aside(path)
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
     try:
-        with open(aside, mode, **text) as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(aside, path)
-    except OSError as error:
-        _disk_full(error, path)
-        raise
+        with disk_errors(path):
+            with open(aside, mode, **text) as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(aside, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
             aside.unlink()
@@ -63,17 +66,15 @@ def atomic_dir(path: PathLike) -> Iterator[Path]:
     aside = _aside(path)
     aside.mkdir()
     try:
-        yield aside
-        if path.exists():
-            old = aside.with_name(aside.name + ".old")
-            os.replace(path, old)
-            os.replace(aside, path)
-            shutil.rmtree(old)
-        else:
-            os.replace(aside, path)
-    except OSError as error:
-        _disk_full(error, path)
-        raise
+        with disk_errors(path):
+            yield aside
+            if path.exists():
+                old = aside.with_name(aside.name + ".old")
+                os.replace(path, old)
+                os.replace(aside, path)
+                shutil.rmtree(old)
+            else:
+                os.replace(aside, path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

@@ -62,6 +62,24 @@ def add_shard_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_encoder_options(parser: argparse.ArgumentParser) -> None:
+    """The options of everything that turns audio into features."""
+    parser.add_argument("--encoder", required=True, help="directory, hub name, or mfcc")
+    parser.add_argument("--layer", type=int, required=True, help="transformer block, from 1")
+    parser.add_argument(
+        "--normalization_eps",
+        type=float,
+        help="ε of zero mean and unit variance, by default transformers' 1e-7; fairseq has 1e-5",
+    )
+    parser.add_argument(
+        "--window_seconds", type=float, default=100.0, help="longer audio is encoded in such parts"
+    )
+    parser.add_argument("--pooling", default="mean", help="how frames are joined: mean or max")
+    parser.add_argument(
+        "--pool_frames", type=int, default=1, help="frames that become one: 2 for 25 Hz, 4 for 12.5"
+    )
+
+
 def add_compute_options(parser: argparse.ArgumentParser) -> None:
     """The options of everything that runs a model."""
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
@@ -81,14 +99,19 @@ def check_shard(num_shards: int, shard: int) -> None:
         raise SpireError(f"--shard {shard} is not between 1 and --num_shards {num_shards}")
 
 
-def default_device(device: str) -> str:
-    """Resolve ``auto`` to ``cuda`` where there is one, else ``cpu``."""
+def default_device(device: str, shard: int = 1) -> str:
+    """Resolve ``auto`` to a GPU where there is one, else ``cpu``.
+
+    Jobs of a sharded stage share the GPUs that they see: one each, as far as they go.
+    """
     import torch
 
     if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise SpireError(f"--device {device}: torch sees no GPU here; use --device cpu")
+    if device == "cuda":
+        return f"cuda:{(shard - 1) % torch.cuda.device_count()}"
     return device
 
 

@@ -3,14 +3,17 @@
 import json
 import math
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Sequence
+from typing import Any, Dict, List, NamedTuple, Sequence
 
 import numpy as np
 
 from espnet_spire.utils.atomic import PathLike, atomic_write
 from espnet_spire.utils.errors import SpireError
+from espnet_spire.utils.human import human_number
 
 RAW, LINE, VALID, GRID = "#9db8d9", "#1f4e8c", "#c8541c", "#d9d9d9"
+TEXT = "#555555"
+INSIDE = {"fontsize": 9, "color": "white"}
 
 
 class UnitUse(NamedTuple):
@@ -152,15 +155,78 @@ def plot_loss(history_jsonl: PathLike, path: PathLike, title: str) -> None:
     _save(figure, path)
 
 
-def _axes():
+def plot_unit_totals(
+    rows: Sequence[Dict[str, Any]],
+    total: Dict[str, Any],
+    frame_rate: float,
+    path: PathLike,
+    title: str = "Units by dataset",
+) -> None:
+    """Draw units before and after merging, and units a second, for each data set.
+
+    Args:
+        rows, total: ``name``, ``hours``, ``units_before_merging``, ``units``,
+            ``units_per_second`` and ``reduction`` (both ``None`` where nothing was counted).
+        frame_rate: units a second before merging.
+        path: PNG file to write.
+    """
+    count = len(rows)
+    figure, (left, right) = _panels((10, max(3.2, 1.3 + 0.55 * count)), (3, 2))
+    places = np.arange(count)
+    before = [row["units_before_merging"] for row in rows]
+    after = [row["units"] for row in rows]
+    rates = [row["units_per_second"] or 0.0 for row in rows]
+
+    left.barh(places, before, height=0.7, color=RAW, label="before merging")
+    left.barh(places, after, height=0.4, color=LINE, label="after merging")
+    for place, row in enumerate(rows):
+        text = f" {human_number(row['units'])}" if row["units"] else " none"
+        if row["reduction"] is not None:
+            text += f"  (−{row['reduction']:.0%})"
+        left.text(before[place], place, text, va="center", fontsize=9, color=TEXT)
+    left.set_xlim(0, 1.28 * max(before, default=0) or 1)
+    left.xaxis.set_major_formatter(lambda value, _: human_number(value))
+    left.set_xlabel("units")
+    left.set_yticks(
+        places, [f"{row['name']}\n{human_number(row['hours'])} h" for row in rows], fontsize=9
+    )
+    left.set_ylim(count - 0.4, -0.6)  # first row on top
+    left.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=9)
+
+    right.barh(places, rates, height=0.4, color=LINE)
+    for place, rate in enumerate(rates):
+        if rate:  # inside the bar, where the line of the mean does not cross it
+            right.text(rate / 2, place, f"{rate:.1f}", va="center", ha="center", **INSIDE)
+    mean = total["units_per_second"]
+    if mean:
+        right.axvline(mean, color=VALID, linewidth=1.2, linestyle="--", label=f"all: {mean:.1f}")
+    right.axvline(frame_rate, color=TEXT, linewidth=1.2, label=f"before merging: {frame_rate:g}")
+    right.set_xlim(0, 1.04 * frame_rate)
+    right.set_xlabel("units a second")
+    right.tick_params(axis="y", length=0)
+    right.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=9)
+
+    facts = f"{human_number(total['hours'])} h, {human_number(total['units'])} units"
+    if total["reduction"] is not None:
+        facts += f", {total['reduction']:.1%} fewer than {frame_rate:g} a second"
+    figure.suptitle(f"{title}: {facts}", x=0.01, ha="left", fontsize=12, fontweight="bold")
+    _save(figure, path)
+
+
+def _figure(size):
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
         raise SpireError("plots need matplotlib: pip install matplotlib") from None
     # Without pyplot there is no global state: the backend of a caller stays as it was.
-    figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
+    figure = Figure(figsize=size, dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
+    return figure
+
+
+def _axes():
+    figure = _figure((8, 4.5))
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color=GRID, linewidth=0.6)
@@ -168,9 +234,20 @@ def _axes():
     return figure, axes
 
 
+def _panels(size, widths):
+    """Two panels of horizontal bars that share their rows."""
+    figure = _figure(size)
+    panels = figure.subplots(1, 2, sharey=True, width_ratios=widths)
+    for axes in panels:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="x", color=GRID, linewidth=0.6)
+        axes.set_axisbelow(True)
+    return figure, panels
+
+
 def _titles(axes, title: str, facts: str) -> None:
     axes.set_title(f"{title}\n", loc="left", fontsize=12, fontweight="bold")
-    axes.text(0, 1.02, facts, transform=axes.transAxes, fontsize=9, color="#555555")
+    axes.text(0, 1.02, facts, transform=axes.transAxes, fontsize=9, color=TEXT)
 
 
 def _save(figure, path: PathLike) -> None:

@@ -29,6 +29,7 @@ def test_option_without_value(empty_recipe):
         ("--variant", "spirehalf", "choose spirefull"),
         ("--stage", "two", "not a whole number"),
         ("--python", "python9", "python9 is not installed"),
+        ("--unit_bpe", "100", "must be more than --num_clusters 100, or 0"),
     ],
 )
 def test_bad_values(empty_recipe, option, value, said):

@@ -11,6 +11,7 @@ import sacrebleu
 from datasets import load_from_disk
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from espnet_spire.units.subwords import load_unit_bpe
 from espnet_spire.utils.datadir import read_table, validate_data_dir
 
 UNITS = "text.rm.standin_hubert_small_2_km100"
@@ -110,6 +111,33 @@ def test_finished_stages_do_nothing(recipe):
     steps = [line for line in done.stdout.splitlines() if line.startswith("  ") and ":" in line]
     ran = [s for s in steps if s[2:3].isdigit() and "up to date" not in s]
     assert not ran
+
+
+def test_units_as_subwords(recipe):
+    options = ("--stage", "4", "--stop_stage", "5", "--unit_bpe", "300")
+    done = recipe.run(*options)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "4 units: up to date" in done.stdout and "4 learn unit BPE" in done.stdout
+    again = recipe.run(*options).stdout
+    for step in ("4 learn unit BPE", "4 apply unit BPE", "5 vocabulary"):
+        assert f"{step}: up to date" in again
+    bpe = load_unit_bpe(recipe.path / "exp/kmeans/standin_hubert_small_2_100clusters_bpe300")
+    extended = recipe.path / "exp/standin_tower_small_km100_bpe300"
+    first = json.loads((extended / "spire.json").read_text())["first_unit_id"]
+    tokenizer = AutoTokenizer.from_pretrained(extended)
+    for name in ("train_cpt", "dev", "test"):
+        plain = read_table(recipe.path / f"dump/raw/{name}/{UNITS}")
+        shorter = read_table(recipe.path / f"dump/raw/{name}/{UNITS}_bpe300")
+        assert list(shorter) == list(plain)
+        numbers = {key: [int(n) for n in line.split()] for key, line in shorter.items()}
+        for key, line in plain.items():
+            assert " ".join(map(str, bpe.decode(numbers[key]))) == line
+        assert sum(map(len, numbers.values())) < sum(len(v.split()) for v in plain.values())
+    # numbers of merged pieces are words of the model like any unit
+    prompt = "".join(chr(0xF0000 + n) for n in numbers[key])
+    ids = tokenizer(f"Speech: {prompt}\n", add_special_tokens=False).input_ids
+    assert max(numbers[key]) >= 100
+    assert [i - first for i in ids if i >= first] == numbers[key]
 
 
 def test_a_killed_stage_goes_on_to_the_same_result(recipe):

@@ -1,3 +1,4 @@
+import hashlib
 import json
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from espnet_spire.units.codebook import Codebook, load_codebook, save_codebook
+from espnet_spire.units.codebook import Codebook, codebook_identity, load_codebook, save_codebook
 from espnet_spire.utils.errors import SpireError
 
 DESCRIPTION = {
@@ -82,6 +83,8 @@ def test_missing_and_mixed_up(tmp_path):
         ("normalization_eps", 1e-5),
         ("frame_rate", 25.0),
         ("dim", 8),
+        ("pooling", "mean"),
+        ("pool_frames", 2),
     ],
 )
 def test_another_encoder_is_refused_and_both_are_named(name, value):
@@ -89,9 +92,44 @@ def test_another_encoder_is_refused_and_both_are_named(name, value):
     with pytest.raises(SpireError) as caught:
         Codebook(centroids(), DESCRIPTION).check_encoder(other)
     message = str(caught.value)
-    for part in (name, str(DESCRIPTION[name]), str(value), "exp/hubert", "exp/other"):
+    # a codebook.json of before pooling was a setting has no such lines
+    ours = {"pooling": "none", "pool_frames": 1, **DESCRIPTION}[name]
+    for part in (name, str(ours), str(value), "exp/hubert", "exp/other"):
         assert part in message
 
 
 def test_the_encoder_may_move():
     Codebook(centroids(), DESCRIPTION).check_encoder({**DESCRIPTION, "encoder": "/elsewhere"})
+
+
+def test_what_an_imported_codebook_does_not_know_is_not_compared(caplog):
+    unknown = dict.fromkeys(DESCRIPTION) | {"dim": 4, "layer": 22, "pooling": None}
+    codebook = Codebook(centroids(), unknown)
+    other = {**DESCRIPTION, "encoder": "exp/unseen", "pooling": "mean", "pool_frames": 1}
+    codebook.check_encoder(other)
+    codebook.check_encoder(other)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    names = "encoder_type, normalization, normalization_eps, frame_rate, pooling"
+    assert f"with which {names} it was learned" in caplog.text and "exp/unseen" in caplog.text
+    # what it does know still is
+    for name, value in (("dim", 8), ("layer", 21), ("pool_frames", 2)):
+        with pytest.raises(SpireError, match=f"{name} .*encoder unknown.*gives {value}"):
+            codebook.check_encoder({**other, name: value})
+
+
+def test_known_encoders_give_no_warning(caplog):
+    new = {**DESCRIPTION, "pooling": "none", "pool_frames": 1}
+    for ours in (DESCRIPTION, new):
+        for theirs in (DESCRIPTION, new):
+            Codebook(centroids(), ours).check_encoder(theirs)
+    assert not caplog.records
+
+
+def test_identity(tmp_path):
+    save_codebook(Codebook(centroids(), DESCRIPTION), tmp_path / "book")
+    digest = hashlib.sha256((tmp_path / "book/codebook.safetensors").read_bytes()).hexdigest()
+    assert codebook_identity(tmp_path / "book") == {**DESCRIPTION, "sha256": digest}
+    save_codebook(Codebook(centroids() + 1, DESCRIPTION), tmp_path / "book")
+    assert codebook_identity(tmp_path / "book")["sha256"] != digest
+    with pytest.raises(SpireError, match="learn_kmeans makes a codebook"):
+        codebook_identity(tmp_path)

@@ -1,5 +1,6 @@
 """From a data directory to a unit file through the command itself."""
 
+import json
 from itertools import groupby
 
 import numpy as np
@@ -94,7 +95,11 @@ def test_shards_merged_are_the_whole(extract, corpus, tmp_path, num_shards):
     extract(corpus, tmp_path / "units", *shards, "--merge")
     assert (tmp_path / "units").read_bytes() == (tmp_path / "whole").read_bytes()
     left = {path.name for path in tmp_path.iterdir()}
-    assert left == {"whole", "whole.rejected.tsv", "units", "units.rejected.tsv"}
+    assert left == {
+        f"{name}{end}"
+        for name in ("whole", "units")
+        for end in ("", ".rejected.tsv", ".summary.json")
+    }
 
 
 def test_merge_names_the_missing_job(extract, corpus, tmp_path):
@@ -168,3 +173,178 @@ def test_impossible_options(extract, corpus, tmp_path):
         extract(corpus, tmp_path / "units", "--layer", "1")
     with pytest.raises(SpireError, match="encoder_type hubert .*encoder gives mfcc"):
         extract(corpus, tmp_path / "units", "--encoder", "mfcc")
+
+
+class Killed(Exception):
+    """Stands for a kill, at a moment that a test can choose."""
+
+
+def test_killed_after_any_batch_goes_on_there(extract, corpus, tmp_path, monkeypatch):
+    from espnet_spire.units.extract import Job
+    from espnet_spire.utils.journal import Journal
+
+    small = ["--batch_seconds", "0.13"]  # many batches, several windows
+    encoded = []
+    encode = Job._encode
+    monkeypatch.setattr(
+        Job,
+        "_encode",
+        lambda self, batch: (encoded.extend(key for key, _ in batch), encode(self, batch))[1],
+    )
+    extract(corpus, tmp_path / "whole", *small)
+    assert sorted(encoded) == sorted(key for key, _ in read(tmp_path / "whole"))
+    append = Journal.append
+    encoded.clear()
+    kills = 0
+    while not (tmp_path / "units").exists():
+        budget = iter(range(2))
+
+        def append_two(self, record, budget=budget):
+            append(self, record)
+            if "batch" in record and next(budget, None) is None:
+                raise Killed
+
+        monkeypatch.setattr(Journal, "append", append_two)
+        try:
+            extract(corpus, tmp_path / "units", *small)
+        except Killed:
+            kills += 1
+    assert kills >= 2
+    # nothing was encoded twice
+    assert sorted(encoded) == sorted(key for key, _ in read(tmp_path / "whole"))
+    for end in ("", ".rejected.tsv"):
+        one, other = (tmp_path / f"{name}{end}" for name in ("units", "whole"))
+        assert one.read_bytes() == other.read_bytes()
+
+
+def test_torn_line_is_done_again(extract, corpus, tmp_path, stable_hubert):
+    """Whatever part of the journal reached the disk, the file comes out the same."""
+    from espnet_spire.units.extract import journal_file
+
+    extract(corpus, tmp_path / "whole", "--batch_seconds", "0.13")
+    journal = journal_file(tmp_path / "units", 2, 1)
+    shards = ["--num_shards", "2", "--batch_seconds", "0.13"]
+    extract(corpus, tmp_path / "units", *shards, "--shard", "2")
+    extract(corpus, tmp_path / "units", *shards, "--shard", "1")
+    whole = journal.read_bytes()
+    for size in np.random.default_rng(0).integers(0, len(whole), 5):
+        journal.write_bytes(whole[:size])
+        extract(corpus, tmp_path / "units", *shards, "--shard", "1")
+        done, again = (
+            [
+                {name: value for name, value in line.items() if name != "counts"}
+                for line in lines(text)
+            ]
+            for text in (whole, journal.read_bytes())
+        )
+        assert done == again
+    extract(corpus, tmp_path / "units", *shards, "--merge")
+    assert (tmp_path / "units").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def lines(text):
+    return [json.loads(line) for line in text.decode().splitlines()]
+
+
+def test_journal_of_other_options_is_begun_anew(extract, corpus, tmp_path, caplog):
+    shard = ["--num_shards", "2", "--shard", "1"]
+    extract(corpus, tmp_path / "units", *shard, "--keep_repeats")
+    extract(corpus, tmp_path / "units", *shard)
+    assert "keep_repeats True, this has False; begun anew" in caplog.text
+    extract(corpus, tmp_path / "units", "--num_shards", "2", "--shard", "2", "--keep_repeats")
+    with pytest.raises(SpireError, match="job 2 of 2 ran with other options or data than job 1"):
+        extract(corpus, tmp_path / "units", "--num_shards", "2", "--merge")
+
+
+def test_mended_audio_is_all_that_is_done_again(extract, spoilt, tmp_path, make_audio, monkeypatch):
+    import soundfile
+
+    from espnet_spire.units.extract import Job
+
+    with pytest.raises(SpireError, match="4 of 6"):
+        extract(spoilt, tmp_path / "units")
+    for name in ("u1", "u3"):
+        soundfile.write(spoilt / f"audio/{name}.wav", make_audio(0.4, 7), 16000, subtype="FLOAT")
+    encoded = []
+    encode = Job._encode
+    monkeypatch.setattr(
+        Job,
+        "_encode",
+        lambda self, batch: (encoded.extend(key for key, _ in batch), encode(self, batch))[1],
+    )
+    with pytest.raises(SpireError, match="2 of 6"):
+        extract(spoilt, tmp_path / "units")
+    assert sorted(encoded) == ["u1", "u3"]
+    extract(spoilt, tmp_path / "units", "--max_rejected", "0.4")
+    assert sorted(encoded) == ["u1", "u3"]
+    extract(spoilt, tmp_path / "fresh", "--max_rejected", "0.4")
+    assert (tmp_path / "units").read_bytes() == (tmp_path / "fresh").read_bytes()
+    assert [key for key, _ in read(tmp_path / "units")] == ["u0", "u1", "u3", "u4"]
+    rejected = (tmp_path / "units.rejected.tsv").read_text().splitlines()
+    assert [line.split("\t")[0] for line in rejected] == ["u2", "u5"]
+
+
+def test_frames_near_a_border_are_decided_alone(corpus, stable_hubert, monkeypatch):
+    """A unit that rounding could change is that of transformers' own pass over the utterance."""
+    from espnet_spire.units.assign import Assigner
+    from espnet_spire.units.extract import SAFE_MARGIN, Job, Options
+
+    encoder = load_encoder(stable_hubert, 2)
+    key, source = next(iter(utterance_sources(corpus).items()))
+    samples = load_audio(source)
+    alone = encoder.alone(samples)
+    # two centroids whose border runs through the first frame, but for less than rounding
+    offset = torch.zeros(32).index_fill_(0, torch.tensor([3]), 1.0)
+    shift = SAFE_MARGIN / 4 * alone[0].norm() * offset
+    centroids = torch.stack([alone[0] - offset + shift, alone[0] + offset + shift])
+    codebook = Codebook(centroids, encoder.description)
+    job = Job(encoder, Assigner(codebook), codebook, Options())
+    expected = torch.cdist(alone.double(), centroids.double()).argmin(dim=1)
+    wrong = alone + 3 * shift  # as if the batch had been rounded across the border
+    monkeypatch.setattr(Job, "_must_check", lambda *_: False)
+    monkeypatch.setattr(type(encoder), "__call__", lambda self, batch: [wrong])
+    lines_, counts = job._encode([(key, samples)])
+    if (torch.cdist(wrong.double(), centroids.double()).argmin(dim=1) != expected).any():
+        assert counts["alone"] == 1
+    assert lines_[key].split()[0] == str(expected[0].item())
+
+
+def test_bfloat16_says_how_far_it_agrees(extract, corpus, tmp_path, capsys):
+    extract(corpus, tmp_path / "exact")
+    assert "bfloat16 agrees" not in capsys.readouterr().out
+    extract(corpus, tmp_path / "rough", "--dtype", "bfloat16")
+    assert "bfloat16 agrees on " in capsys.readouterr().out
+    summary = json.loads((tmp_path / "rough.summary.json").read_text())
+    assert 0 < summary["checked"] <= summary["frames"]
+    assert 0.8 < summary["agreed"] / summary["checked"] <= 1
+    assert summary["utterances"] == len(LENGTHS)
+    assert summary["seconds"] == pytest.approx(sum(LENGTHS) / 16000)
+    assert summary["frames"] == sum((length - 400) // 320 + 1 for length in LENGTHS)
+    kept = [line for _, line in read(tmp_path / "rough")]
+    assert summary["units"] == sum(len(line.split()) for line in kept)
+
+
+def test_pooled_units_are_half_as_many(extract, stable_hubert, codebook, corpus, tmp_path):
+    from espnet_spire.units.codebook import load_codebook
+
+    with pytest.raises(SpireError, match="frame_rate 50.0 .*encoder gives 25.0"):
+        extract(corpus, tmp_path / "units", "--pool_frames", "2")
+    book = load_codebook(codebook)
+    description = {**book.description, "pooling": "mean", "pool_frames": 2, "frame_rate": 25.0}
+    save_codebook(Codebook(book.centroids, description), tmp_path / "km")
+    options = ["--codebook", str(tmp_path / "km"), "--keep_repeats"]
+    extract(corpus, tmp_path / "units", *options, "--pool_frames", "2")
+    counts = {key: len(line.split()) for key, line in read(tmp_path / "units")}
+    expected = sorted(-(-((length - 400) // 320 + 1) // 2) for length in LENGTHS)
+    assert sorted(counts.values()) == expected
+
+
+def test_windows_of_long_audio_join(extract, corpus, tmp_path):
+    """Windows of 10 frames: as many units, and those that a window alone gives."""
+    extract(corpus, tmp_path / "units", "--keep_repeats", "--window_seconds", "0.2")
+    for (_, line), length in zip(
+        read(tmp_path / "units"),
+        [len(load_audio(s)) for s in utterance_sources(corpus).values()],
+        strict=True,
+    ):
+        assert len(line.split()) == (length - 400) // 320 + 1

@@ -6,6 +6,7 @@ import pytest
 from espnet_spire.utils.errors import SpireError
 from espnet_spire.utils.plots import (
     plot_loss,
+    plot_unit_totals,
     plot_unit_use,
     read_history,
     smooth,
@@ -102,3 +103,32 @@ def test_loss_plot(tmp_path, kind):
     chosen = {"both": entries + valid, "valid": valid}.get(kind, entries)
     plot_loss(history(tmp_path / "h.jsonl", *chosen), tmp_path / "l.png", "CPT")
     assert pixels(tmp_path / "l.png").shape[:2] == (540, 960)
+
+
+def totals(name, hours, units):
+    frames = round(hours * 3600 * 50)
+    return {
+        "name": name,
+        "hours": hours,
+        "units_before_merging": frames,
+        "units": units,
+        "units_per_second": units / (hours * 3600) if hours else None,
+        "reduction": 1 - units / frames if frames else None,
+    }
+
+
+@pytest.mark.parametrize("count", [1, 8, 30])
+def test_unit_totals_plot(tmp_path, count):
+    rows = [totals(f"set {i}", 10.0 + i, 1_200_000 + 100_000 * i) for i in range(count)]
+    rows[0] = totals("nothing", 0.0, 0) if count > 1 else rows[0]
+    total = totals("Total", 100.0, 12_000_000)
+    plot_unit_totals(rows, total, 50.0, tmp_path / "t.png")
+    image = pixels(tmp_path / "t.png")
+    assert image.shape[1] == 1200 and image.shape[0] == max(384, round(120 * (1.3 + 0.55 * count)))
+    assert image[..., :3].std() > 0.1
+
+
+def test_unit_totals_plot_of_nothing(tmp_path):
+    nothing = totals("none", 0.0, 0)
+    plot_unit_totals([nothing], nothing, 25.0, tmp_path / "t.png")
+    assert pixels(tmp_path / "t.png").shape[:2] == (384, 1200)
