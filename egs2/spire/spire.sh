@@ -40,11 +40,15 @@ option "max_wav_duration=60|seconds; longer training utterances are left out"
 option "max_rejected=0.0|share of unreadable audio that is tolerated"
 option "encoder=facebook/hubert-large-ll60k|speech encoder: directory, hub name, or mfcc"
 option "encoder_layer=22|transformer block whose output is clustered"
+option "encoder_args=|further options of the encoder in stages 3 and 4, e.g. \"--pool_frames 2\""
 option "num_clusters=5000|K"
 option "kmeans_set=|sets to learn k-means on, the training sets by default"
 option "kmeans_hours=720|hours of audio to learn k-means on"
-option "kmeans_max_per_speaker=|utterances of a speaker at most"
-option "kmeans_passes=10|passes of k-means over the frames"
+option "kmeans_max_per_speaker=|utterances of a speaker at most: a number, or one for each set"
+option "kmeans_passes=10|passes of k-means over the frames at most"
+option "kmeans_args=|further options of learn_kmeans, e.g. \"--max_gib 16\""
+option "units_dtype=float32|of stages 3 and 4: float32 is exact, bfloat16 faster"
+option "units_args=|further options of extract_units, e.g. \"--batch_seconds 400\""
 option "unit_bpe=0|vocabulary size of subwords of units (more than K), 0 for units themselves"
 option "unit_bpe_args=|further options of learn_unit_bpe, e.g. \"--max_utterances 50000\""
 option "base_model=Unbabel/TowerBase-7B-v0.1|text LLM to extend: directory or hub name"
@@ -179,6 +183,8 @@ kmeans_set="${kmeans_set:-${train_set}}"
 pseudo_set="${pseudo_set:-${train_set}}"
 device=cpu
 if [ "${ngpu}" -gt 0 ]; then device=cuda; else export DS_ACCELERATOR=cpu; fi
+units_jobs="${nj}" # one process a GPU
+[ "${ngpu}" -gt 0 ] && units_jobs="${ngpu}"
 inference_device=cpu
 ${gpu_inference} && inference_device=cuda
 encoder_name="$(basename "${encoder}")"
@@ -258,12 +264,15 @@ if runs_stage 3; then
     each "${dumpdir}/raw/" /wav.scp "${sets[@]}"
     local_encoder=()
     [ -d "${encoder}" ] && local_encoder=("${encoder}")
-    step "3 k-means" "run stage 2 first" "${list[@]}" "${local_encoder[@]}" makes "${codebook}" -- \
-        "${python}" -m espnet_spire.bin.learn_kmeans --data_dir "${dirs[@]}" \
+    read -r -a opts <<<"${encoder_args} ${kmeans_args}"
+    read -r -a speakers <<<"${kmeans_max_per_speaker}"
+    sharded "${units_jobs}" "${expdir}/log/kmeans.JOB.log" learn_kmeans --data_dir "${dirs[@]}" \
         --encoder "${encoder}" --layer "${encoder_layer}" --num_clusters "${num_clusters}" \
         --hours "${kmeans_hours}" --passes "${kmeans_passes}" --seed "${seed}" --out "${codebook}" \
-        ${kmeans_max_per_speaker:+--max_per_speaker "${kmeans_max_per_speaker}"} \
-        --device "${device}"
+        ${speakers:+--max_per_speaker "${speakers[@]}"} --max_rejected "${max_rejected}" \
+        --dtype "${units_dtype}" --device "${device}" "${opts[@]}"
+    step "3 k-means" "run stage 2 first" "${list[@]}" "${local_encoder[@]}" makes "${codebook}" -- \
+        "${launched[@]}"
 fi
 
 if runs_stage 4; then
@@ -273,14 +282,20 @@ if runs_stage 4; then
     each "${dumpdir}/raw/" "/${plain_units_name}" "${all_sets_array[@]}"
     outs=("${list[@]}")
     each "${dumpdir}/raw/" /wav.scp "${all_sets_array[@]}"
-    sharded "${nj}" "${expdir}/log/units.JOB.log" extract_units --data_dir "${dirs[@]}" \
+    read -r -a opts <<<"${encoder_args} ${units_args}"
+    sharded "${units_jobs}" "${expdir}/log/units.JOB.log" extract_units --data_dir "${dirs[@]}" \
         --out "${outs[@]}" --encoder "${encoder}" --layer "${encoder_layer}" \
-        --codebook "${codebook}" --max_rejected "${max_rejected}" --device "${device}"
+        --codebook "${codebook}" --max_rejected "${max_rejected}" --dtype "${units_dtype}" \
+        --device "${device}" "${opts[@]}"
     step "4 units" "run stages 2 and 3 first" "${codebook}" "${list[@]}" makes "${outs[@]}" -- \
         "${launched[@]}"
     step "4 plot" "" "${codebook}" "${outs[@]}" makes "${codebook}.png" -- \
         "${python}" -m espnet_spire.bin.plot_units --codebook "${codebook}" --units "${outs[@]}" \
         --out "${codebook}.png"
+    unit_stats="${expdir}/unit_stats_${plain_units_name#text.}"
+    step "4 unit statistics" "" "${codebook}" "${outs[@]}" makes "${unit_stats}" -- \
+        "${python}" -m espnet_spire.bin.unit_stats --data_dir "${dirs[@]}" --units "${outs[@]}" \
+        --codebook "${codebook}" --out "${unit_stats}"
     if [ "${unit_bpe}" -gt 0 ]; then
         read -r -a sets <<<"${train_set}"
         each "${dumpdir}/raw/" "/${plain_units_name}" "${sets[@]}"
