@@ -1,40 +1,40 @@
 """Self-attention over sequences of different lengths that lie one after the other."""
 
-from typing import List
+from typing import Optional
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.nn.utils.rnn import pad_sequence
 
+from espnet_spire.units.layout import Layout
 from espnet_spire.units.matmul import linear
 
 # On a CPU, sequences below have too little work a head for a product of its own.
 _SHORT = {torch.float32: 256, torch.bfloat16: 512}
 
 
-def attention(query: Tensor, key: Tensor, value: Tensor, lengths: List[int], heads: int) -> Tensor:
+def attention(query: Tensor, key: Tensor, value: Tensor, layout: Layout, heads: int) -> Tensor:
     """softmax(q kᵀ / √d) v within each sequence.
 
     Args:
         query, key, value: (frames of all sequences, heads * d).
-        lengths: frames of each sequence.
+        layout: of the sequences.
         heads: number of heads.
 
     Returns:
         (frames of all sequences, heads * d).
     """
     if query.device.type != "cpu":
-        return _padded(query, key, value, lengths, heads)
+        return _padded(query, key, value, layout, heads)
     output = torch.empty_like(query)
-    parts = (tensor.split(lengths) for tensor in (query, key, value, output))
+    parts = (tensor.split(layout.lengths) for tensor in (query, key, value, output))
     for q, k, v, out in zip(*parts, strict=True):
         if len(q) >= _SHORT[q.dtype]:
             _by_head(q, k, v, out, heads)
         elif q.dtype == torch.bfloat16:
             _products(q, k, v, out, heads)
         else:
-            out.copy_(_padded(q, k, v, [len(q)], heads))
+            out.copy_(_fused(q[None], k[None], v[None], None, heads)[0])
     return output
 
 
@@ -61,19 +61,20 @@ def _products(query: Tensor, key: Tensor, value: Tensor, out: Tensor, heads: int
     out.copy_(mixed.transpose(0, 1).reshape(frames, width))
 
 
-def _padded(query: Tensor, key: Tensor, value: Tensor, lengths: List[int], heads: int) -> Tensor:
-    """torch's fused attention over a padded batch; a mask only where lengths differ."""
-    width = query.shape[1]
+def _padded(query: Tensor, key: Tensor, value: Tensor, layout: Layout, heads: int) -> Tensor:
+    """All sequences in one padded batch: few, large pieces of work, as GPUs want them."""
+    mask = None if layout.mask is None else layout.mask[:, None, None]
+    padded = (layout.pad(tensor) for tensor in (query, key, value))
+    return layout.unpad(_fused(*padded, mask, heads))
 
-    def batch(tensor: Tensor) -> Tensor:
-        rows = pad_sequence(tensor.split(lengths), batch_first=True)
-        return rows.unflatten(2, (heads, width // heads)).transpose(1, 2)
 
-    longest = max(lengths)
-    counts = torch.tensor(lengths, device=query.device)
-    inside = torch.arange(longest, device=query.device) < counts[:, None]
-    mask = inside[:, None, None] if min(lengths) < longest else None
+def _fused(query: Tensor, key: Tensor, value: Tensor, mask: Optional[Tensor], heads: int) -> Tensor:
+    """torch's own attention over (sequences, frames, heads * d)."""
+
+    def by_head(tensor: Tensor) -> Tensor:
+        return tensor.unflatten(2, (heads, -1)).transpose(1, 2)
+
     mixed = functional.scaled_dot_product_attention(
-        batch(query), batch(key), batch(value), attn_mask=mask
+        by_head(query), by_head(key), by_head(value), attn_mask=mask
     )
-    return mixed.transpose(1, 2).flatten(2)[inside]
+    return mixed.transpose(1, 2).flatten(2)

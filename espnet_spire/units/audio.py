@@ -6,35 +6,34 @@ import os
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future
-from functools import lru_cache, reduce
+from functools import reduce
 from typing import Dict, Iterator, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import soundfile
-import torch
-import torchaudio
 
+from espnet_spire.units.bounds import check_length, check_times, place_of, segment_bounds
 from espnet_spire.units.containers import UntaggedMp3, cut_off, mp3_knows_length
+from espnet_spire.units.resampling import SAMPLE_RATE, check_rate, resample
 from espnet_spire.units.rxfilename import Pipes, ark_place, is_pipe, open_audio_bytes
 from espnet_spire.units.sources import Source, iter_sources, utterance_sources
 from espnet_spire.utils.atomic import PathLike
 from espnet_spire.utils.errors import SpireError
 
-SAMPLE_RATE = 16000
-# Headers beyond these are broken, not rare.
-LOWEST_RATE, HIGHEST_RATE = 4000, 384000
-# Kaldi's extract-segments lets an end be this much beyond the recording.
-MAX_OVERSHOOT_SECONDS = 0.5
-# How far a decoded length may be from the one that the data directory promises.
-LENGTH_SHARE, LENGTH_SECONDS = 0.01, 0.05
+__all__ = [
+    "SAMPLE_RATE",
+    "Decoder",
+    "Header",
+    "Source",
+    "iter_audio",
+    "load_audio",
+    "read_header",
+    "utterance_sources",
+]
 
 # libsndfile's length of FLAC from a stream is about 2**63.
 _NO_LENGTH = 2**62
 _BLOCK = 2**20
-# Samples at a time through the resampler: memory stays small however long the audio is.
-_RESAMPLE_CHUNK = 2**21
-# The resampler's kernel has about this many weights at coprime rates: 64 MiB.
-_LARGEST_KERNEL = 2**24
 # Formats in which libsndfile seeks to the very sample. In Ogg Vorbis and in MP3 of variable rate
 # it lands up to a fraction of a second off.
 _SEEKABLE = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")
@@ -70,136 +69,6 @@ class _Opened(NamedTuple):
     seekable: bool
 
 
-def resampled_length(num_samples: int, rate: int) -> int:
-    """Samples at 16 kHz of ``num_samples`` at ``rate``: rounded up."""
-    return -(-num_samples * SAMPLE_RATE // rate)
-
-
-@lru_cache(maxsize=8)
-def _resampler(rate: int) -> torchaudio.transforms.Resample:
-    return torchaudio.transforms.Resample(rate, SAMPLE_RATE)
-
-
-def resample(samples: np.ndarray, rate: int) -> np.ndarray:
-    """torchaudio's resampler, in chunks that join exactly.
-
-    Args:
-        samples: float32, shape (samples,), at ``rate`` Hz.
-
-    Returns:
-        float32, shape (:func:`resampled_length`,), at 16 kHz.
-    """
-    if rate == SAMPLE_RATE or len(samples) == 0:
-        return samples
-    common = math.gcd(rate, SAMPLE_RATE)
-    up, down = SAMPLE_RATE // common, rate // common
-    transform = _resampler(rate)
-    context = (-(-transform.width // down) + 1) * down
-    chunk = max(1, _RESAMPLE_CHUNK // down) * down
-    # torchaudio counts its output in float32, at times one too few: zeros behind the end, which
-    # it would assume anyway, give enough, and the rest is cut.
-    out = np.empty(resampled_length(len(samples), rate), dtype=np.float32)
-    for start in range(0, len(samples), chunk):
-        left = min(context, start)
-        piece = samples[start - left : start + chunk + context]
-        if start + chunk + context > len(samples):
-            piece = np.concatenate([piece, np.zeros(down, dtype=np.float32)])
-        first = start // down * up
-        wanted = min(chunk // down * up, len(out) - first)
-        skip = left // down * up
-        out[first : first + wanted] = transform(torch.from_numpy(piece))[skip : skip + wanted]
-    return out
-
-
-def _check_rate(name: str, rate: int) -> None:
-    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-        raise SpireError(
-            f"{name}: a sampling rate of {rate} Hz by its header, {LOWEST_RATE} to {HIGHEST_RATE}"
-            " were expected; repair or remove it"
-        )
-    common = math.gcd(rate, SAMPLE_RATE)
-    if rate // common * (SAMPLE_RATE // common) > _LARGEST_KERNEL:
-        raise SpireError(
-            f"{name}: a sampling rate of {rate} Hz by its header, which has hardly a factor in"
-            f" common with {SAMPLE_RATE}; repair the header or convert it with sox"
-        )
-
-
-def check_times(source: Source) -> None:
-    """A segment must start at 0 or later and end after its start."""
-    if source.start < 0 or (source.end is not None and source.end <= source.start):
-        raise SpireError(f"{_place(source)}: not 0 ≤ start < end; correct segments")
-
-
-def segment_bounds(source: Source, rate: int, frames: Optional[int]) -> Tuple[int, int]:
-    """First sample and the one behind the last, of ``frames`` at ``rate`` (``None``: endless).
-
-    As Kaldi's extract-segments: an end at most 0.5 s beyond the recording is the recording's.
-
-    Raises:
-        SpireError: times outside of the recording, or not in order.
-    """
-    check_times(source)
-    if frames is None:
-        return round(source.start * rate), round(source.end * rate)
-    seconds = frames / rate
-    if source.start > 0 and round(source.start * rate) >= frames:
-        raise SpireError(
-            f"{_place(source)}: starts beyond the recording's {seconds:.3f} s; correct segments"
-        )
-    if source.end is None:
-        return round(source.start * rate), frames
-    if source.end > seconds + MAX_OVERSHOOT_SECONDS:
-        raise SpireError(
-            f"{_place(source)}: ends beyond the recording's {seconds:.3f} s; correct segments"
-        )
-    return round(source.start * rate), min(round(source.end * rate), frames)
-
-
-def _place(source: Source) -> str:
-    """File and times of a source, for messages; its names where it has some."""
-    if source.whole:
-        return source.rxfilename
-    end = "the end" if source.end is None else f"{source.end} s"
-    times = f"{source.rxfilename}, {source.start} s to {end}"
-    if source.utterance is None:
-        return times
-    return f"utterance {source.utterance} of recording {source.recording} ({times})"
-
-
-def check_length(source: Source, frames: int, rate: int) -> None:
-    """Compare ``frames`` at ``rate`` with what the data directory expects of a source.
-
-    Raises:
-        SpireError: they are apart by more than 1 % + 0.05 s.
-    """
-    if source.expected is None or source.end is not None:
-        return  # the times of a segment make its length, whatever the rate
-    counted, seconds = source.expected
-    actual = frames / rate
-    if seconds is not None and not _close(actual, seconds):
-        raise _wrong_length(source, actual, f"utt2dur says {seconds:.2f} s")
-    if counted is not None and not (
-        _close(actual, counted / SAMPLE_RATE) or _close(actual, counted / rate)
-    ):
-        raise _wrong_length(
-            source,
-            actual,
-            f"utt2num_samples says {counted} samples ({counted / SAMPLE_RATE:.2f} s)",
-        )
-
-
-def _close(actual: float, expected: float) -> bool:
-    return abs(actual - expected) <= LENGTH_SHARE * expected + LENGTH_SECONDS
-
-
-def _wrong_length(source: Source, actual: float, says: str) -> SpireError:
-    return SpireError(
-        f"{_place(source)}: {actual:.2f} s by its header, {says}: wrong sampling rate in the"
-        " header?"
-    )
-
-
 @contextlib.contextmanager
 def _open(rxfilename: str, pipes: Pipes) -> Iterator[_Opened]:
     """Open audio of any kind and check its header; whatever fails is a SpireError."""
@@ -212,7 +81,7 @@ def _open(rxfilename: str, pipes: Pipes) -> Iterator[_Opened]:
             plain = not is_pipe(rxfilename) and ark_place(rxfilename) is None
             # By its name where it has one: reading then needs nothing of Python.
             with _Stream(rxfilename if plain else file) as stream:
-                _check_rate(rxfilename, stream.samplerate)
+                check_rate(rxfilename, stream.samplerate)
                 if stream.format != "MP3" or mp3_knows_length(file):
                     yield _opened(stream)
                     return
@@ -306,10 +175,12 @@ class Decoder:
         check_times(source)
         rate, samples = self._native(source)
         if len(samples) == 0:
-            raise SpireError(f"{_place(source)}: no samples; remove it")
+            raise SpireError(f"{place_of(source)}: no samples; remove it")
         check_length(source, len(samples), rate)
         if not np.isfinite(samples).all():
-            raise SpireError(f"{_place(source)}: samples that are not finite; replace or remove it")
+            raise SpireError(
+                f"{place_of(source)}: samples that are not finite; replace or remove it"
+            )
         return resample(samples, rate)
 
     def count_frames(self, rxfilename: str) -> int:

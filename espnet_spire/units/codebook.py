@@ -1,6 +1,5 @@
 """A codebook: centroids and everything that must match for its units to mean the same."""
 
-import hashlib
 import logging
 from functools import lru_cache
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from espnet_spire.utils.atomic import PathLike, atomic_dir, read_json, write_json
+from espnet_spire.utils.digest import file_sha256
 from espnet_spire.utils.errors import SpireError
 
 CENTROIDS = "codebook.safetensors"
@@ -84,15 +84,6 @@ def _warn_unchecked(names: str, encoder: str) -> None:
         names,
         encoder,
     )
-
-
-def file_sha256(path: PathLike) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while block := stream.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def codebook_identity(path: PathLike) -> Dict[str, Any]:

@@ -20,9 +20,10 @@ from typing import Any, Dict, Optional
 import numpy as np
 import torch
 
-from espnet_spire.units.codebook import MUST_MATCH, Codebook, file_sha256
+from espnet_spire.units.codebook import MUST_MATCH, Codebook
 from espnet_spire.units.notation import MAX_UNITS
 from espnet_spire.utils.atomic import PathLike, atomic_write
+from espnet_spire.utils.digest import file_sha256
 from espnet_spire.utils.errors import SpireError
 
 # Those whose units are nearest centroids: BisectingKMeans, for one, walks down a tree.

@@ -4,14 +4,9 @@ import logging
 from collections import OrderedDict
 from typing import Iterator, NamedTuple, Optional, Union
 
-from espnet_spire.units.audio import (
-    SAMPLE_RATE,
-    Decoder,
-    Header,
-    read_header,
-    resampled_length,
-    segment_bounds,
-)
+from espnet_spire.units.audio import Decoder, Header, read_header
+from espnet_spire.units.bounds import segment_bounds
+from espnet_spire.units.resampling import SAMPLE_RATE, resampled_length
 from espnet_spire.units.rxfilename import is_pipe
 from espnet_spire.units.sources import Source, iter_sources
 from espnet_spire.utils.atomic import PathLike

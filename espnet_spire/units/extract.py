@@ -25,6 +25,7 @@ from espnet_spire.units.reader import Decoded, read_ahead
 from espnet_spire.units.sources import Source, iter_sources
 from espnet_spire.utils.atomic import PathLike, atomic_write, write_json
 from espnet_spire.utils.datadir import SEGMENTS, WAV_SCP
+from espnet_spire.utils.digest import file_sha256
 from espnet_spire.utils.errors import SpireError
 from espnet_spire.utils.journal import Journal, read_journal
 from espnet_spire.utils.progress import progress
@@ -100,8 +101,7 @@ def _digest(*paths: Path) -> str:
     digest = hashlib.sha256()
     for path in paths:
         if path.exists():
-            with open(path, "rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
+            digest.update(bytes.fromhex(file_sha256(path)))
     return digest.hexdigest()[:16]
 
 

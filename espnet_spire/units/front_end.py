@@ -79,22 +79,48 @@ class FrontEnd:
         Returns:
             (sum of frames, channels), of ``dtype``.
         """
+        if pieces[0].device.type != "cpu":
+            return self._stream(pieces)
         return torch.cat([block for piece in pieces for block in self._blocks(piece)])
 
     def _blocks(self, samples: Tensor) -> List[Tensor]:
-        first = self.layers[0]
-        if self.group_norm is not None:
-            first = self._normalized(first, samples)
+        first = self._first(samples)
         frames = self.framing.num_frames(len(samples))
         blocks = -(-frames // BLOCK_FRAMES)
-        result = []
-        for start, end in frame_windows(frames, -(-frames // blocks)):
-            hop, window = self.framing.hop, self.framing.window
-            hidden = samples[start * hop : (end - 1) * hop + window, None]
-            for layer in (first, *self.layers[1:]):
-                hidden = _convolve(hidden, layer, self.dtype)
-            result.append(hidden)
-        return result
+        hop, window = self.framing.hop, self.framing.window
+        return [
+            self._rest(
+                _convolve(samples[start * hop : (end - 1) * hop + window, None], first, self.dtype)
+            )
+            for start, end in frame_windows(frames, -(-frames // blocks))
+        ]
+
+    def _stream(self, pieces: List[Tensor]) -> Tensor:
+        """All pieces as one long recording, each at a multiple of the hop: a few large products.
+
+        The frames that would see two pieces are left out; no other is touched by its neighbours.
+        """
+        hop = self.framing.hop
+        rate = hop // self.layers[0].stride  # rows of the first layer a frame
+        spare = -(-(self.framing.window - hop) // hop)
+        rows, kept, place = [], [], 0
+        for piece in pieces:
+            frames = self.framing.num_frames(len(piece))
+            used = piece[: (frames - 1) * hop + self.framing.window, None]
+            first = _convolve(used, self._first(piece), self.dtype)
+            rows.append(functional.pad(first, (0, 0, 0, (frames + spare) * rate - len(first))))
+            kept.append(torch.arange(place, place + frames, device=piece.device))
+            place += frames + spare
+        return self._rest(torch.cat(rows))[torch.cat(kept)]
+
+    def _first(self, samples: Tensor) -> _Layer:
+        layer = self.layers[0]
+        return layer if self.group_norm is None else self._normalized(layer, samples)
+
+    def _rest(self, hidden: Tensor) -> Tensor:
+        for layer in self.layers[1:]:
+            hidden = _convolve(hidden, layer, self.dtype)
+        return hidden
 
     def _normalized(self, layer: _Layer, samples: Tensor) -> _Layer:
         """Fold the group norm over time that follows the first layer into its weights.

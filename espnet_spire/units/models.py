@@ -12,10 +12,10 @@ from typing import Any, List, Optional
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from espnet_spire.units.framing import HUBERT_FRAMING, Framing
 from espnet_spire.units.front_end import FrontEnd
+from espnet_spire.units.layout import Layout
 from espnet_spire.units.mfcc import MFCC_DIM, mfcc
 from espnet_spire.units.packed import PackedTransformer, can_pack
 
@@ -148,12 +148,12 @@ class WaveformModel(_Transformer):
         frames = self.front_end(self._tensors(pieces))
         if self.packed is not None:
             return self.packed(frames, lengths)
-        hidden, mask = _pad(frames.split(lengths))
-        hidden = self.plain.feature_projection(hidden)
+        layout = Layout(lengths, frames.device)
+        hidden = self.plain.feature_projection(layout.pad(frames))
         if isinstance(hidden, tuple):  # WavLM and wav2vec 2.0 also return the normalised input
             hidden = hidden[0]
-        output = self.plain.encoder(hidden, attention_mask=mask).last_hidden_state.float()
-        return _unpad(output, lengths)
+        output = self.plain.encoder(hidden, attention_mask=layout.mask).last_hidden_state
+        return layout.unpad(output.float())
 
 
 class FilterBankModel(_Transformer):
@@ -210,18 +210,7 @@ class FilterBankModel(_Transformer):
     @torch.inference_mode()
     def encode(self, pieces: List[np.ndarray], lengths: List[int]) -> Tensor:
         """See :meth:`WaveformModel.encode`."""
-        hidden, mask = _pad([tensor.to(self.dtype) for tensor in self._tensors(pieces)])
-        output = self.plain(hidden, attention_mask=mask).last_hidden_state.float()
-        return _unpad(output, lengths)
-
-
-def _pad(sequences):
-    """A padded batch, and its mask: ``None`` where all are of one length."""
-    lengths = torch.tensor([len(sequence) for sequence in sequences])
-    padded = pad_sequence(list(sequences), batch_first=True)
-    mask = torch.arange(padded.shape[1]) < lengths[:, None]
-    return padded, None if bool(mask.all()) else mask.to(padded.device)
-
-
-def _unpad(padded: Tensor, lengths: List[int]) -> Tensor:
-    return torch.cat([padded[row, :length] for row, length in enumerate(lengths)])
+        frames = torch.cat(self._tensors(pieces)).to(self.dtype)
+        layout = Layout(lengths, frames.device)
+        output = self.plain(layout.pad(frames), attention_mask=layout.mask).last_hidden_state
+        return layout.unpad(output.float())

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from espnet_spire.units.attention import attention
+from espnet_spire.units.layout import Layout
 from espnet_spire.units.matmul import linear, packed
 from espnet_spire.units.position import PositionalConvolution
 
@@ -93,9 +94,9 @@ class PackedTransformer:
             hidden.float(), norm.normalized_shape, norm.weight, norm.bias, norm.eps
         )
 
-    def _attend(self, block: _Block, hidden: Tensor, lengths: List[int]) -> Tensor:
+    def _attend(self, block: _Block, hidden: Tensor, layout: Layout) -> Tensor:
         mixed = attention(
-            block.query(hidden), block.key(hidden), block.value(hidden), lengths, self.heads
+            block.query(hidden), block.key(hidden), block.value(hidden), layout, self.heads
         )
         return block.out(mixed)
 
@@ -109,21 +110,20 @@ class PackedTransformer:
         Returns:
             float32, (frames of all sequences, D).
         """
+        layout = Layout(lengths, frames.device)
         if self.input_norm is not None:
             frames = self._norm(self.input_norm, frames)
         hidden = self.projection(frames.to(self.dtype)).float()
-        hidden = hidden + self.position(hidden, lengths)
+        hidden = hidden + self.position(hidden, layout)
         if not self.pre_norm:
             hidden = self._norm(self.first_norm, hidden)
         for block in self.blocks:
             if self.pre_norm:
-                hidden += self._attend(
-                    block, self._norm(block.norm, hidden).to(self.dtype), lengths
-                )
+                hidden += self._attend(block, self._norm(block.norm, hidden).to(self.dtype), layout)
                 inner = self._norm(block.final_norm, hidden).to(self.dtype)
                 hidden += block.narrow(block.wide(inner, gelu=True))
             else:
-                hidden = hidden + self._attend(block, hidden.to(self.dtype), lengths)
+                hidden = hidden + self._attend(block, hidden.to(self.dtype), layout)
                 hidden = self._norm(block.norm, hidden)
                 hidden = hidden + block.narrow(block.wide(hidden.to(self.dtype), gelu=True))
                 hidden = self._norm(block.final_norm, hidden)

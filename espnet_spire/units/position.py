@@ -5,11 +5,11 @@ that, and float32 results agree to rounding. Overlap-save: blocks of ``N`` frame
 ``N - kernel + 1`` good ones.
 """
 
-from typing import List
-
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from espnet_spire.units.layout import Layout
 
 
 class PositionalConvolution:
@@ -34,29 +34,20 @@ class PositionalConvolution:
         self.spectrum = spectrum.permute(0, 3, 2, 1).flatten(0, 1).contiguous()
         self.bias = module.conv.bias.detach().float()
 
-    def __call__(self, hidden: Tensor, lengths: List[int]) -> Tensor:
+    def __call__(self, hidden: Tensor, layout: Layout) -> Tensor:
         """GELU(conv(hidden)) of each sequence; float32 (frames of all, width), as the input."""
-        blocks = []
-        counts = []
-        for sequence in hidden.split(lengths):
-            count = -(-len(sequence) // self.good)
-            right = self.left + count * self.good - len(sequence)
-            padded = functional.pad(sequence, (0, 0, self.left, right))
-            blocks.append(
-                padded[: self.points + (count - 1) * self.good].unfold(0, self.points, self.good)
-            )
-            counts.append(count)
-        spectra = torch.fft.rfft(torch.cat(blocks))  # (blocks, width, bins)
-        total, width, bins = spectra.shape
-        rows = spectra.view(total, self.groups, self.channels, bins).permute(1, 3, 0, 2)
-        rows = torch.bmm(rows.reshape(self.groups * bins, total, self.channels), self.spectrum)
-        rows = (
-            rows.view(self.groups, bins, total, -1).permute(2, 0, 3, 1).reshape(total, width, bins)
-        )
-        output = torch.fft.irfft(rows, n=self.points)[:, :, self.kernel - 1 :]
-        output = output.transpose(1, 2)  # (blocks, good frames, width)
-        sequences = [
-            part.flatten(0, 1)[:length]
-            for part, length in zip(output.split(counts), lengths, strict=True)
-        ]
-        return functional.gelu(torch.cat(sequences) + self.bias)
+        sequences, count = len(layout.lengths), -(-layout.longest // self.good)
+        # zeros around each sequence, as the module pads it, and up to a whole number of blocks
+        total = self.points + (count - 1) * self.good
+        right = total - self.left - layout.longest
+        padded = functional.pad(layout.pad(hidden), (0, 0, self.left, max(0, right)))
+        blocks = padded[:, :total].unfold(1, self.points, self.good).flatten(0, 1)
+        spectra = torch.fft.rfft(blocks)  # (blocks, width, bins)
+        number, width, bins = spectra.shape
+        rows = spectra.view(number, self.groups, self.channels, bins).permute(1, 3, 0, 2)
+        rows = torch.bmm(rows.reshape(self.groups * bins, number, self.channels), self.spectrum)
+        rows = rows.view(self.groups, bins, number, -1).permute(2, 0, 3, 1)
+        output = torch.fft.irfft(rows.reshape(number, width, bins), n=self.points)
+        output = output[:, :, self.kernel - 1 :].transpose(1, 2)  # (blocks, good frames, width)
+        output = output.reshape(sequences, count * self.good, width)
+        return functional.gelu(layout.unpad(output) + self.bias)

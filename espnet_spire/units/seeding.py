@@ -9,7 +9,9 @@ from espnet_spire.units.nearest import NearestCentre, Rows, row_chunks, square_d
 
 # k-means++ draws one centre a round and looks at all frames after each; as good with many frames
 # a cluster, and far faster, are rounds of many centres, each round one matrix product.
-ROUNDS = 25
+MIN_ROUNDS = 25
+# Few centres can afford a round each, and then never share one with a near double.
+_CENTRES_TIMES_ROUNDS = 20_000
 # As in k-means++ with local trials, a centre is the best of several drawn: the one that brings the
 # frames nearest. Plain D² sampling takes outliers and loses 3 % of inertia. One frame in eight is
 # enough to choose by.
@@ -63,7 +65,8 @@ def seed_centres(
     weights = distances.cpu()
     judging = -(-count // _TRIAL_SHARE)
     done = 0
-    for number in range(min(ROUNDS, num_clusters), 0, -1):
+    rounds = min(num_clusters, max(MIN_ROUNDS, _CENTRES_TIMES_ROUNDS // num_clusters))
+    for number in range(rounds, 0, -1):
         size = (num_clusters - done) // number
         first_round = done == 0
         trials = min(TRIALS, count // size)
@@ -85,4 +88,5 @@ def seed_centres(
             distances = square_distances(frames, centres, labels)
         done += size
         weights = distances.cpu()
-    return Seeds(centres, labels, distances)
+    # bfloat16 knows a distance to a share of what the last nearer centre brought.
+    return Seeds(centres, labels, square_distances(frames, centres, labels))

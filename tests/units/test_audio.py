@@ -5,19 +5,9 @@ import kaldiio
 import numpy as np
 import pytest
 import soundfile
-import torch
-import torchaudio
 
 from espnet_spire.units import audio as audio_module
-from espnet_spire.units.audio import (
-    Decoder,
-    Header,
-    iter_audio,
-    load_audio,
-    read_header,
-    resample,
-    resampled_length,
-)
+from espnet_spire.units.audio import Decoder, Header, iter_audio, load_audio, read_header
 from espnet_spire.units.sources import Expected, Source
 from espnet_spire.utils.errors import SpireError
 
@@ -344,25 +334,6 @@ def test_arks(tmp_path, how):
     read = dict(iter_audio(tmp_path))
     assert read["u1"].tolist() == (noise[1][800:1600] / 32768).tolist()
     assert read["u2"].tolist() == (noise[1][1600:] / 32768).tolist()
-
-
-@pytest.mark.parametrize("rate", [8000, 11025, 22050, 44100, 44056, 48000, 96000])
-@pytest.mark.parametrize("count", [1, 399, 7001, 20000])
-def test_resampling_in_chunks_is_resampling_as_a_whole(rate, count, monkeypatch):
-    monkeypatch.setattr(audio_module, "_RESAMPLE_CHUNK", 3000)
-    samples = np.random.default_rng(count).standard_normal(count).astype(np.float32)
-    whole = torchaudio.transforms.Resample(rate, RATE)(torch.from_numpy(samples)).numpy()
-    found = resample(samples, rate)
-    exact = (count * RATE + rate - 1) // rate
-    assert len(found) == resampled_length(count, rate) == exact
-    assert 0 <= exact - len(whole) <= 1
-    np.testing.assert_allclose(found[: len(whole)], whole, atol=2e-6)
-
-
-def test_length_of_long_audio_is_exact():
-    # torchaudio counts in float32, which has no odd numbers from 2**24 on
-    samples = np.zeros(2 * (2**24 + 1) + 1, dtype=np.float32)
-    assert len(resample(samples, 32000)) == 2**24 + 2
 
 
 @pytest.mark.parametrize("rate", [1, 3999, 384001, 2**31 - 1])

@@ -10,6 +10,7 @@ from espnet_spire.units.attention import _padded, attention
 from espnet_spire.units.codebook import Codebook
 from espnet_spire.units.framing import Framing, frame_windows
 from espnet_spire.units.front_end import BLOCK_FRAMES, FrontEnd, framing_of
+from espnet_spire.units.layout import Layout
 from espnet_spire.units.matmul import linear, packed
 from espnet_spire.units.position import PositionalConvolution
 
@@ -65,6 +66,18 @@ def test_windows_cover_each_frame_once():
         frame_windows(5, 0)
 
 
+def test_layout_by_hand():
+    rows = torch.arange(1.0, 7.0)[:, None]
+    layout = Layout([1, 3, 2], rows.device)
+    padded = layout.pad(rows)
+    assert padded[:, :, 0].tolist() == [[1, 0, 0], [2, 3, 4], [5, 6, 0]]
+    assert layout.mask.tolist() == [[True, False, False], [True] * 3, [True, True, False]]
+    assert layout.unpad(padded).equal(rows)
+    wider = functional.pad(padded, (0, 0, 0, 2), value=9.0)  # more than the longest
+    assert layout.unpad(wider).equal(rows)
+    assert Layout([3, 3], rows.device).mask is None
+
+
 @pytest.mark.parametrize(("norm", "bias"), [("layer", True), ("group", False), ("group", True)])
 def test_front_end_is_the_convolutions(norm, bias):
     from transformers import HubertConfig, HubertModel
@@ -89,6 +102,9 @@ def test_front_end_is_the_convolutions(norm, bias):
     expected = torch.cat([module(piece[None])[0].T for piece in pieces])
     assert len(result) == sum(frames)
     torch.testing.assert_close(result, expected, atol=1e-4, rtol=1e-4)
+    # what GPUs run
+    stream = FrontEnd(module, torch.float32)._stream(pieces)
+    torch.testing.assert_close(stream, expected, atol=1e-4, rtol=1e-4)
     rough = FrontEnd(module, torch.bfloat16)(pieces).float()
     assert 0.999 < functional.cosine_similarity(rough, expected).mean() < 1
 
@@ -107,7 +123,11 @@ def test_positional_convolution_is_the_module(kernel, groups):
     lengths = [1, 5, ours.good - 1, ours.good, ours.good + 1, 3 * ours.good + 2]
     hidden = torch.randn(sum(lengths), 16)
     expected = torch.cat([module(part[None])[0] for part in hidden.split(lengths)])
-    torch.testing.assert_close(ours(hidden, lengths), expected, atol=1e-5, rtol=1e-5)
+    layout = Layout(lengths, hidden.device)
+    torch.testing.assert_close(ours(hidden, layout), expected, atol=1e-5, rtol=1e-5)
+    for length, part in zip(lengths, hidden.split(lengths), strict=True):  # each alone
+        alone = ours(part, Layout([length], hidden.device))
+        torch.testing.assert_close(alone, module(part[None])[0], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -124,10 +144,10 @@ def test_attention_within_each_sequence(dtype):
     expected = torch.cat(expected)
     atol = 1e-5 if dtype == torch.float32 else 0.03
     for function in (attention, _padded):  # the second is what GPUs run
-        result = function(query, key, value, lengths, 3)
+        result = function(query, key, value, Layout(lengths, query.device), 3)
         assert result.dtype == dtype
         torch.testing.assert_close(result.double(), expected, atol=atol, rtol=atol)
-    same = [5, 5]  # no mask is needed
+    same = Layout([5, 5], query.device)  # no mask is needed
     result = _padded(query[:10], key[:10], value[:10], same, 3)
     expected = attention(query[:10], key[:10], value[:10], same, 3)
     torch.testing.assert_close(result, expected, atol=atol, rtol=atol)

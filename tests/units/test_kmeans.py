@@ -1,29 +1,41 @@
-"""k-means: what it learns from, that it finds what is there, and that a seed fixes it."""
+"""From data directories to a codebook: what it is learned from, what it says, what is refused."""
 
 import numpy as np
 import pytest
 import torch
 
-from espnet_spire.bin import learn_kmeans
 from espnet_spire.units import kmeans
-from espnet_spire.units.codebook import load_codebook
-from espnet_spire.units.encoder import _describe
 from espnet_spire.units.kmeans import (
-    collect_frames,
+    Options,
+    cluster,
     learn_codebook,
-    perplexity,
-    sample_utterances,
+    plan_learning,
+    work_directory,
 )
 from espnet_spire.utils.errors import SpireError
 
 SECOND = 16000
+KINDS = [("sklearn", "float32"), ("torch", "float32"), ("torch", "bfloat16")]
 
 
 class LevelEncoder:
     """Feature of a frame: the mean and the spread of its samples, so that tests can plan them."""
 
     dim = 2
-    description = _describe("level", "level", 0, "none", 0.0, 2)
+    description = {
+        "encoder": "level",
+        "encoder_type": "level",
+        "layer": 0,
+        "normalization": "none",
+        "normalization_eps": 0.0,
+        "pooling": "none",
+        "pool_frames": 1,
+        "frame_rate": 50.0,
+        "dim": 2,
+    }
+
+    def num_frames(self, num_samples):
+        return max(0, (num_samples - 400) // 320 + 1)
 
     def __call__(self, batch):
         result = []
@@ -38,134 +50,100 @@ def constant(level, seconds):
     return np.full(int(seconds * SECOND), level)
 
 
-def learn(directories, **changes):
-    settings = {
-        "num_clusters": 4,
-        "hours": 1.0,
-        "max_per_speaker": None,
-        "seed": 0,
-        "max_bytes": 2**24,
-    }
-    return learn_codebook(LevelEncoder(), directories, **{**settings, **changes})
+def options_of(**changes):
+    return Options(**{"num_clusters": 4, "hours": 1.0, "max_bytes": 2**26, **changes})
 
 
-@pytest.fixture
-def two_corpora(tmp_path, make_data_dir):
+def learn(directories, *, dtype="auto", max_rejected=0.001, rejected_file=None, **changes):
+    return learn_codebook(
+        LevelEncoder(),
+        directories,
+        options_of(**changes),
+        dtype=dtype,
+        max_rejected=max_rejected,
+        rejected_file=rejected_file,
+    )
+
+
+@pytest.fixture(scope="module")
+def two_corpora(tmp_path_factory, make_data_dir):
     """Corpus a at levels near 0.1 and 0.2, corpus b near 0.6 and 0.7; 49 frames an utterance."""
     rng = np.random.default_rng(0)
+    root = tmp_path_factory.mktemp("corpora")
 
     def corpus(name, levels):
         utterances = {
             f"{name}{number:02d}": levels[number % 2] + 0.002 * rng.standard_normal(SECOND)
             for number in range(20)
         }
-        speakers = {key: f"{name}-spk{int(key[1:]) // 8}" for key in utterances}
-        return make_data_dir(tmp_path / name, utterances, speakers=speakers)
+        return make_data_dir(root / name, utterances)
 
     return [corpus("a", (0.1, 0.2)), corpus("b", (0.6, 0.7))]
 
 
-def test_finds_the_clusters_that_are_there(two_corpora):
-    codebook = learn(two_corpora, passes=20)
-    assert codebook.num_clusters == 4
+@pytest.mark.parametrize("backend, dtype", KINDS)
+def test_finds_the_clusters_that_are_there(two_corpora, backend, dtype):
+    learned = learn(two_corpora, passes=20, backend=backend, dtype=dtype)
+    codebook, description = learned.codebook, learned.codebook.description
     levels = sorted(codebook.centroids[:, 0].tolist())
     np.testing.assert_allclose(levels, [0.1, 0.2, 0.6, 0.7], atol=2e-3)
-    description = codebook.description
-    # 40 utterances of 49 frames, evenly over four clusters
+    # 40 utterances of 49 frames, evenly over four clusters; one in twenty was held out
     assert description["frames"] == 40 * 49
+    assert learned.use.sum() == 40 * 49 - 98
+    assert description["hours"] == round(40 / 3600, 4)
     assert description["dead_share"] == 0
     assert description["perplexity"] == pytest.approx(4, abs=0.05)
     # both inertias are the spread inside a cluster: the frame means' variance and a bit
     assert 0 < description["inertia"] < 1e-5
     assert description["held_out_inertia"] == pytest.approx(description["inertia"], rel=0.5)
-    assert (description["num_clusters"], description["seed"], description["layer"]) == (4, 0, 0)
-
-
-def test_frames_of_all_corpora_are_shuffled_before_seeding(two_corpora, monkeypatch):
-    seen = {}
-
-    class Recorder(kmeans.MiniBatchKMeans):
-        def fit(self, frames):
-            seen["frames"] = frames.copy()
-            return super().fit(frames)
-
-    monkeypatch.setattr(kmeans, "MiniBatchKMeans", Recorder)
-    learn(two_corpora)
-    from_b = seen["frames"][:, 0] > 0.4
-    assert len(from_b) == 40 * 49 * 19 // 20
-    for stretch in np.array_split(from_b, 5):  # about 372 frames: 5 standard deviations are 0.13
-        assert 0.37 < stretch.mean() < 0.63
-    switches = np.mean(from_b[1:] != from_b[:-1])  # sorted: 0.0005, by utterance: 0.01
-    assert 0.45 < switches < 0.55
-
-
-def test_utterances_of_all_corpora_are_shuffled(two_corpora):
-    keys = [chosen.key for chosen in sample_utterances(two_corpora, max_per_speaker=None, seed=1)]
-    assert sorted(keys) == [f"{name}{number:02d}" for name in "ab" for number in range(20)]
-    first = sum(key.startswith("a") for key in keys[:20])
-    assert 4 <= first <= 16
-    again = [c.key for c in sample_utterances(two_corpora, max_per_speaker=None, seed=1)]
-    other = [c.key for c in sample_utterances(two_corpora, max_per_speaker=None, seed=2)]
-    assert keys == again != other
-
-
-def test_at_most_n_of_a_speaker(two_corpora):
-    chosen = sample_utterances(two_corpora, max_per_speaker=5, seed=0)
-    counts = {}
-    for utterance in chosen:
-        speaker = utterance.key[0], int(utterance.key[1:]) // 8
-        counts[speaker] = counts.get(speaker, 0) + 1
-    # speakers read 8, 8 and 4 utterances of each corpus
-    assert counts == {
-        ("a", 0): 5, ("a", 1): 5, ("a", 2): 4, ("b", 0): 5, ("b", 1): 5, ("b", 2): 4,
-    }  # fmt: skip
-    # and not always the first of them
-    assert any(int(utterance.key[1:]) % 8 > 4 for utterance in chosen)
-
-
-def test_the_same_name_in_two_corpora_is_two_speakers(tmp_path, make_data_dir):
-    directories = [
-        make_data_dir(tmp_path / name, {f"{name}{n}": constant(0.1, 0.1) for n in range(3)})
-        for name in "ab"
-    ]
-    chosen = sample_utterances(directories, max_per_speaker=2, seed=0)
-    assert sorted(utterance.key[0] for utterance in chosen) == ["a", "a", "b", "b"]
-
-
-def test_speakers_must_be_known(two_corpora):
-    (two_corpora[0] / "utt2spk").write_text("a00 s\n")
-    with pytest.raises(SpireError, match="utt2spk: utterance a.. is missing"):
-        sample_utterances(two_corpora, max_per_speaker=2, seed=0)
-
-
-def test_hours_budget(two_corpora):
-    chosen = sample_utterances(two_corpora, max_per_speaker=None, seed=0)
-    frames = collect_frames(
-        LevelEncoder(), chosen, hours=10 / 3600, max_bytes=2**24, batch_seconds=4
+    assert description["held_out_inertia"] == description["history"][-1]["held_out_inertia"]
+    assert [entry["pass"] for entry in description["history"]] == list(
+        range(len(description["history"]))
     )
-    assert frames.shape == (10 * 49, 2)  # ten utterances of a second
-    assert frames.dtype == np.float32
+    expected = {**LevelEncoder.description, "num_clusters": 4, "seed": 0, "backend": backend}
+    assert expected.items() <= description.items()
 
 
-def test_memory_budget_thins_out_but_keeps_all_utterances(two_corpora):
-    chosen = sample_utterances(two_corpora, max_per_speaker=None, seed=0)
-    limit = 400
-    frames = collect_frames(
-        LevelEncoder(), chosen, hours=1, max_bytes=limit * 2 * 4, batch_seconds=2
+@pytest.mark.parametrize("backend", ["sklearn", "torch"])
+def test_the_common_mean_does_not_matter(two_corpora, backend, monkeypatch):
+    """Features far from 0 lose their differences in products; the mean is taken off first."""
+    plain = learn(two_corpora, backend=backend, passes=3).codebook
+    encode = LevelEncoder.__call__
+    monkeypatch.setattr(
+        LevelEncoder, "__call__", lambda self, batch: [rows + 64 for rows in encode(self, batch)]
     )
-    assert limit / 4 < len(frames) <= limit
-    share_b = np.mean(frames[:, 0] > 0.4)
-    assert 0.35 < share_b < 0.65
+    moved = learn(two_corpora, backend=backend, passes=3, num_clusters=4).codebook
+    # float16 near 64 has steps of 1/16
+    tolerance = 0.04 if backend == "torch" else 2e-3
+    for centroid in plain.centroids + 64:
+        assert (moved.centroids - centroid).abs().amax(dim=1).min() < tolerance
 
 
-def test_short_utterances_are_passed_over(tmp_path, make_data_dir):
+def test_frames_are_thinned_out_to_fit(two_corpora, tmp_path, monkeypatch):
+    monkeypatch.setattr(kmeans, "frame_capacity", lambda *_: 400)
+    options = options_of(seed=3)
+    plan = plan_learning(LevelEncoder.description, two_corpora, options, tmp_path / "w")
+    # of 40 seconds at 50 frames a second
+    assert plan.collection.keep == pytest.approx(0.99 * 400 / 2000)
+    learned = learn(two_corpora, seed=3)
+    assert 330 < learned.codebook.description["frames"] <= 400
+    assert learned.codebook.description["hours"] == round(40 / 3600, 4)
+    # of all utterances still
+    levels = sorted(learned.codebook.centroids[:, 0].tolist())
+    np.testing.assert_allclose(levels, [0.1, 0.2, 0.6, 0.7], atol=2e-3)
+
+
+def test_short_utterances_are_listed(tmp_path, make_data_dir):
     directory = make_data_dir(tmp_path / "d", {"long": constant(0.1, 0.5), "short": np.zeros(399)})
-    chosen = sample_utterances([directory], max_per_speaker=None, seed=0)
-    frames = collect_frames(LevelEncoder(), chosen, hours=1, max_bytes=2**20, batch_seconds=1)
-    assert len(frames) == 24
+    listed = tmp_path / "rejected.tsv"
+    with pytest.raises(SpireError, match="1 of 2 utterances are unusable, first short: 399 "):
+        learn([directory], rejected_file=listed)
+    assert listed.read_text() == "short\t399 samples are shorter than one frame\n"
+    learned = learn([directory], max_rejected=0.5)
+    assert learned.codebook.description["frames"] == 24
     only_short = make_data_dir(tmp_path / "e", {"short": np.zeros(399)})
     with pytest.raises(SpireError, match="no frames to learn from"):
-        learn([only_short])
+        learn([only_short], max_rejected=1)
 
 
 def test_too_little_audio_for_k(tmp_path, make_data_dir):
@@ -173,46 +151,58 @@ def test_too_little_audio_for_k(tmp_path, make_data_dir):
     directory = make_data_dir(tmp_path / "d", {"u": np.linspace(0, 0.5, 400 + 20 * 320)})
     with pytest.raises(SpireError, match="20 frames cannot make --num_clusters 21"):
         learn([directory], num_clusters=21)
-    assert learn([directory], num_clusters=20).num_clusters == 20
+    assert learn([directory], num_clusters=20).codebook.num_clusters == 20
 
 
-def test_perplexity_by_hand():
-    assert perplexity(np.array([5, 5, 0, 5, 5])) == pytest.approx(4)
-    assert perplexity(np.array([7, 0])) == pytest.approx(1)
-    # entropy of (1/2, 1/4, 1/4) is 1.5 bits
-    assert perplexity(np.array([4, 2, 2])) == pytest.approx(2**1.5)
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"num_clusters": 0}, "--num_clusters 0: must be more than 0"),
+        ({"hours": -1.0}, "--hours -1.0: must be more than 0"),
+        ({"passes": 0}, "--passes 0"),
+        ({"seed": -1}, "--seed -1: must be 0 or more"),
+        ({"tol": float("nan")}, "--tol nan"),
+        ({"batch_seconds": 0.0}, "--batch_seconds 0"),
+        ({"backend": "faiss"}, "--backend faiss: choose auto, sklearn, torch"),
+        ({"max_bytes": 2**20}, "--max_gib: 4 clusters .* at least"),
+        ({"max_bytes": -1}, "--max_gib: 4 clusters .* at least"),
+    ],
+)
+def test_bad_options(two_corpora, changes, message):
+    with pytest.raises(SpireError, match=message):
+        learn(two_corpora, **changes)
 
 
-def test_the_same_seed_gives_the_same_bytes(tmp_path, make_data_dir, make_audio, capsys):
-    directories = [
-        str(
-            make_data_dir(
-                tmp_path / name, {f"{name}{n}": make_audio(1, n + 10 * i) for n in (1, 2)}
-            )
-        )
-        for i, name in enumerate("ab")
-    ]
-
-    def codebook(name, seed):
-        out = tmp_path / name
-        options = ["--encoder", "mfcc", "--layer", "0", "--num-clusters", "8", "--out", str(out)]
-        learn_kmeans.main(["--data_dir", *directories, *options, "--seed", seed])
-        return [(out / file).read_bytes() for file in ("codebook.safetensors", "codebook.json")]
-
-    assert codebook("one", "3") == codebook("two", "3")
-    assert codebook("one", "3")[0] != codebook("three", "4")[0]
-    assert "frames 196, inertia " in capsys.readouterr().out  # 4 utterances of 49 frames
-    loaded = load_codebook(tmp_path / "one")
-    assert loaded.centroids.shape == (8, 39)
-    assert loaded.description["encoder_type"] == "mfcc"
-    assert loaded.description["seed"] == 3
+def test_work_of_other_options_is_not_mixed(two_corpora, tmp_path):
+    work = work_directory(tmp_path / "book")
+    assert work == tmp_path / "book.work"
+    description = LevelEncoder.description
+    plan_learning(description, two_corpora, options_of(), work)
+    plan_learning(description, two_corpora, options_of(), work)
+    for changed, message in (
+        (options_of(seed=1), "book.work: begun with seed 0, now 1: .* or remove the directory"),
+        (options_of(num_clusters=5), "begun with num_clusters 4, now 5"),
+        (options_of(max_per_speaker=(3,)), r"begun with max_per_speaker \[\], now \[3\]"),
+        (options_of(max_bytes=2**27), "begun with max_gib 0.0625, now 0.125"),
+    ):
+        with pytest.raises(SpireError, match=message):
+            plan_learning(description, two_corpora, changed, work)
+    with pytest.raises(SpireError, match="begun with layer 0, now 3"):
+        plan_learning({**description, "layer": 3}, two_corpora, options_of(), work)
+    with pytest.raises(SpireError, match="begun with data_dir"):
+        plan_learning(description, two_corpora[:1], options_of(), work)
 
 
-def test_command_on_fewer_frames_than_can_be_held_out(tmp_path, make_data_dir, make_audio, capsys):
-    directory = make_data_dir(tmp_path / "d", {"u": make_audio(0.3, 0)})  # 14 frames
-    learn_kmeans.main(
-        ["--data_dir", str(directory), "--encoder", "mfcc", "--layer", "0"]
-        + ["--num_clusters", "2", "--out", str(tmp_path / "book")]
-    )
-    assert load_codebook(tmp_path / "book").description["held_out_inertia"] is None
-    assert "held_out_inertia" not in capsys.readouterr().out
+def test_data_that_changed_meanwhile(tmp_path, make_data_dir):
+    directory = make_data_dir(tmp_path / "d", {f"u{n}": constant(0.1, 0.5) for n in range(3)})
+    plan_learning(LevelEncoder.description, [directory], options_of(), tmp_path / "w")
+    lines = (directory / "wav.scp").read_text().splitlines(keepends=True)
+    (directory / "wav.scp").write_text("".join(lines[:2]))
+    with pytest.raises(SpireError, match="w: the data directories have changed since it was begun"):
+        plan_learning(LevelEncoder.description, [directory], options_of(), tmp_path / "w")
+
+
+def test_clustering_before_collecting(two_corpora, tmp_path):
+    plan = plan_learning(LevelEncoder.description, two_corpora, options_of(), tmp_path / "w")
+    with pytest.raises(SpireError, match="job 1 of 2 has not finished"):
+        cluster(plan, tmp_path / "w", num_shards=2)
