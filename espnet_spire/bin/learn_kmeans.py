@@ -1,50 +1,153 @@
-"""Learn a codebook of speech units by k-means (stage 3)."""
+"""Learn a codebook of speech units by k-means (stage 3).
 
-from espnet_spire.utils.cli import ArgumentParser, add_compute_options, default_device, run
+What is done so far is kept in OUT.work: start the same command again and it goes on.
+"""
+
+from espnet_spire.utils.cli import (
+    ArgumentParser,
+    add_compute_options,
+    add_encoder_options,
+    add_shard_options,
+    check_shard,
+    default_device,
+    run,
+)
+
+# What Python, torch and the libraries take of --max_gib, after an encoder was there and left.
+PROCESS_BYTES = 2**30
 
 
 def get_parser():
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--data_dir", nargs="+", required=True, help="Kaldi data directories")
-    parser.add_argument("--encoder", required=True, help="directory, hub name, or mfcc")
-    parser.add_argument("--layer", type=int, required=True, help="transformer block, from 1")
+    add_encoder_options(parser)
     parser.add_argument("--num_clusters", type=int, required=True, help="K, 5000 in the paper")
     parser.add_argument("--out", required=True, help="codebook directory to write")
     parser.add_argument("--hours", type=float, default=720.0, help="audio to learn from")
-    parser.add_argument("--max_per_speaker", type=int, help="utterances of one speaker at most")
-    parser.add_argument("--passes", type=int, default=10, help="over the frames")
-    parser.add_argument("--batch_seconds", type=float, default=40.0, help="padded audio a batch")
-    parser.add_argument("--max_gib", type=float, default=4.0, help="memory for frames")
+    parser.add_argument(
+        "--max_per_speaker",
+        type=int,
+        nargs="+",
+        default=[],
+        help="utterances of one speaker at most: one number, or one for each data directory; 0 is"
+        " no limit",
+    )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch_seconds", type=float, default=40.0, help="padded audio a batch")
+    parser.add_argument("--num_workers", type=int, default=2, help="threads that decode audio")
+    parser.add_argument(
+        "--max_gib",
+        type=float,
+        default=4.0,
+        help="memory of the process while it clusters; frames are thinned out to fit",
+    )
+    parser.add_argument("--passes", type=int, default=10, help="over the frames at most")
+    parser.add_argument(
+        "--tol", type=float, default=1e-4, help="stop when held-out inertia falls by a lesser share"
+    )
+    parser.add_argument(
+        "--backend",
+        default="auto",
+        choices=["auto", "sklearn", "torch"],
+        help="auto: scikit-learn with few clusters",
+    )
+    parser.add_argument(
+        "--full_batch", action="store_true", help="Lloyd's passes, not mini-batches (torch)"
+    )
+    parser.add_argument(
+        "--kmeans_dtype",
+        default="auto",
+        choices=["auto", "float32", "bfloat16"],
+        help="of the torch back-end's products; auto: bfloat16 where the hardware has it",
+    )
     add_compute_options(parser)
+    parser.add_argument(
+        "--max_rejected",
+        type=float,
+        default=0.001,
+        help="share of utterances that may be unusable before the exit status says failure",
+    )
+    parser.add_argument(
+        "--keep_frames", action="store_true", help="leave the work directory in place"
+    )
+    add_shard_options(parser)
     return parser
 
 
 def main(cmd=None):
     args = get_parser().parse_args(cmd)
-    from espnet_spire.units.codebook import save_codebook
-    from espnet_spire.units.encoder import load_encoder
-    from espnet_spire.units.kmeans import learn_codebook
-
-    encoder = load_encoder(
-        args.encoder, args.layer, device=default_device(args.device), dtype=args.dtype
+    from espnet_spire.units.encoder import Pooling, describe_encoder, load_encoder
+    from espnet_spire.units.frames import collect_frames
+    from espnet_spire.units.kmeans import (
+        Options,
+        cluster,
+        plan_learning,
+        publish,
+        remove_work,
+        work_directory,
     )
-    codebook = learn_codebook(
-        encoder,
-        args.data_dir,
+    from espnet_spire.utils.errors import SpireError
+
+    check_shard(args.num_shards, args.shard)
+    if args.num_workers < 0:
+        raise SpireError(f"--num_workers {args.num_workers}: must be 0 or more")
+    if not 0 <= args.max_rejected <= 1:
+        raise SpireError(f"--max_rejected {args.max_rejected}: must be between 0 and 1")
+    pooling = Pooling(args.pooling, args.pool_frames)
+    description = describe_encoder(
+        args.encoder, args.layer, normalization_eps=args.normalization_eps, pooling=pooling
+    )
+    options = Options(
         num_clusters=args.num_clusters,
         hours=args.hours,
-        max_per_speaker=args.max_per_speaker,
+        max_per_speaker=tuple(args.max_per_speaker),
         seed=args.seed,
-        # Half for the frames, half for what shuffling and clustering copy.
-        max_bytes=int(args.max_gib * 2**30 / 2),
-        batch_seconds=args.batch_seconds,
         passes=args.passes,
+        tol=args.tol,
+        full_batch=args.full_batch,
+        backend=args.backend,
+        max_bytes=int(args.max_gib * 2**30) - PROCESS_BYTES,
+        batch_seconds=args.batch_seconds,
     )
-    save_codebook(codebook, args.out)
+    about_encoder = {"dtype": args.dtype, "window_seconds": args.window_seconds}
+    work = work_directory(args.out)
+    plan = plan_learning(description, args.data_dir, options, work, about_encoder)
+    if not args.merge:
+        encoder = load_encoder(
+            args.encoder,
+            args.layer,
+            device=default_device(args.device, args.shard),
+            dtype=args.dtype,
+            normalization_eps=args.normalization_eps,
+            window_seconds=args.window_seconds,
+            pooling=pooling,
+        )
+        collect_frames(
+            encoder,
+            plan.collection,
+            work,
+            num_shards=args.num_shards,
+            shard=args.shard,
+            num_workers=args.num_workers,
+        )
+        del encoder  # its memory is for clustering
+    if args.num_shards > 1 and not args.merge:
+        return
+    learned = cluster(
+        plan,
+        work,
+        num_shards=args.num_shards,
+        device=default_device(args.device),
+        dtype=args.kmeans_dtype,
+        rejected_file=f"{args.out}.rejected.tsv",
+        max_rejected=args.max_rejected,
+    )
+    publish(learned, args.out)
+    if not args.keep_frames:
+        remove_work(work)
     shown = ("frames", "inertia", "held_out_inertia", "dead_share", "perplexity")
     # fewer than 20 frames leave none to hold out
-    known = {name: codebook.description[name] for name in shown}
+    known = {name: learned.codebook.description[name] for name in shown}
     print(", ".join(f"{name} {value:.6g}" for name, value in known.items() if value is not None))
 
 

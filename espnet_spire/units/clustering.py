@@ -7,18 +7,16 @@ passes begin without a memory of the pass before.
 """
 
 import contextlib
-import json
 import logging
 import math
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional
+from typing import Any, Dict, Iterator, NamedTuple, Optional
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor
 
+from espnet_spire.units.checkpoint import Settings, State, read_checkpoint, write_checkpoint
 from espnet_spire.units.nearest import (
     NearestCentre,
     row_chunks,
@@ -26,13 +24,14 @@ from espnet_spire.units.nearest import (
     widened_dim,
 )
 from espnet_spire.units.seeding import draw, seed_centres
-from espnet_spire.utils.atomic import atomic_write
 from espnet_spire.utils.errors import SpireError
 from espnet_spire.utils.progress import progress
 
 BACKENDS = ("auto", "sklearn", "torch")
 # With more clusters than this torch is faster (benchmarks/kmeans.md).
-SKLEARN_CLUSTERS = 100
+SKLEARN_CLUSTERS = 50
+# Frames of fewer numbers take longer to make ready for bfloat16 than their products save.
+_BFLOAT16_DIM = 256
 # Seeding looks at this many frames for each cluster.
 SEED_FRAMES_PER_CLUSTER = 50
 # One mini-batch: frames a cluster, and at least so many.
@@ -42,37 +41,6 @@ _SKLEARN_BATCH_FRAMES_PER_CLUSTER = 10
 # What the frames of the pass before weigh in a running mean.
 _MEMORY = 0.1
 _MIB = 2**20
-
-
-class Settings(NamedTuple):
-    """How to cluster; ``dtype`` is that of the products (torch back-end)."""
-
-    num_clusters: int
-    backend: str
-    passes: int = 10
-    tol: float = 1e-4
-    full_batch: bool = False
-    dtype: torch.dtype = torch.float32
-    device: str = "cpu"
-    seed: int = 0
-
-
-class State(NamedTuple):
-    """Where clustering stands.
-
-    ``centres``: float32, (K, D); ``counts``: frames that each had in the last pass, float32, (K,);
-    ``square_radius``: mean square distance then; ``history``: one entry a pass, seeding is pass 0.
-    """
-
-    centres: Tensor
-    counts: Tensor
-    square_radius: float
-    history: List[Dict[str, Any]]
-    finished: bool = False
-
-    @property
-    def passes(self) -> int:
-        return len(self.history) - 1
 
 
 class Pass(NamedTuple):
@@ -101,10 +69,12 @@ def choose_backend(backend: str, num_clusters: int) -> str:
     return backend
 
 
-def choose_dtype(dtype: str, device: str) -> torch.dtype:
-    """bfloat16 for ``auto`` where the hardware multiplies it, else float32."""
+def choose_dtype(dtype: str, device: str, dim: int) -> torch.dtype:
+    """bfloat16 for ``auto`` where frames are long and the hardware multiplies it, else float32."""
     if dtype != "auto":
         return getattr(torch, dtype)
+    if dim < _BFLOAT16_DIM:
+        return torch.float32
     if device.startswith("cuda"):
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
@@ -199,52 +169,6 @@ def measure_use(frames: np.ndarray, state: State, settings: Settings) -> Use:
         distances = square_distances(part, nearest.centres, labels)
         total += float(distances.sum(dtype=torch.float64))
     return Use(counts.numpy(), total / len(rows))
-
-
-def write_checkpoint(path: Optional[Path], state: State, settings: Settings) -> None:
-    """Write a state, atomically; nowhere without a path."""
-    if path is None:
-        return
-    about = {
-        "settings": _as_json(settings),
-        "square_radius": state.square_radius,
-        "history": state.history,
-        "finished": state.finished,
-    }
-    tensors = {"centres": state.centres.contiguous(), "counts": state.counts}
-    with atomic_write(path, "wb") as stream:
-        stream.write(save(tensors, metadata={"state": json.dumps(about)}))
-
-
-def read_checkpoint(path: Optional[Path], settings: Settings) -> Optional[State]:
-    """What :func:`write_checkpoint` wrote; ``None`` where nothing is.
-
-    Raises:
-        SpireError: it was written under other settings; it names the first that differs.
-    """
-    if path is None or not path.exists():
-        return None
-    with safe_open(path, "pt") as stream:
-        about = json.loads(stream.metadata()["state"])
-        tensors = {name: stream.get_tensor(name) for name in stream.keys()}
-    for name, value in _as_json(settings).items():
-        if about["settings"][name] != value:
-            raise SpireError(
-                f"{path}: begun with {name} {about['settings'][name]}, now {value}; go on with"
-                " what it was begun with, or remove the file to cluster anew"
-            )
-    logging.info("k-means: going on after pass %d", len(about["history"]) - 1)
-    return State(
-        tensors["centres"],
-        tensors["counts"],
-        about["square_radius"],
-        about["history"],
-        about["finished"],
-    )
-
-
-def _as_json(settings: Settings) -> Dict[str, Any]:
-    return {**settings._asdict(), "dtype": str(settings.dtype).removeprefix("torch.")}
 
 
 def _seed(frames: Tensor, judging: Tensor, settings: Settings) -> State:
@@ -364,7 +288,6 @@ def _after_pass(
     centres = done.centres
     dead = (done.counts == 0).nonzero()[:, 0]
     if len(dead):
-        # int64 that numpy would refuse as a negative seed is no seed of ours
         generator = torch.Generator().manual_seed(settings.seed * 1000 + number)
         centres[dead] = frames[draw(done.distances, len(dead), generator)].float()
     radius = float(done.distances.mean(dtype=torch.float64))

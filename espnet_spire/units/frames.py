@@ -174,7 +174,7 @@ def _encode(
 
 def _converted(rows: np.ndarray, dtype: np.dtype, key: str) -> np.ndarray:
     largest = float(np.abs(rows).max(initial=0))
-    if largest > np.finfo(dtype).max:
+    if largest > float(np.finfo(dtype).max):
         raise SpireError(
             f"{key}: a feature of {largest:g} does not fit {dtype.name}; use --backend sklearn,"
             " which holds float32"

@@ -47,6 +47,8 @@ CHECKPOINT = "checkpoint.safetensors"
 _HELD_OUT_SHARE, _MOST_HELD_OUT = 20, 100_000
 # Durations and the draw of frames vary: a little less than what there is room for is drawn.
 _MARGIN = 0.99
+# scikit-learn takes 32 bits, and passes count on from the seed.
+_MOST_SEED = 2**31 - 1
 
 
 class Options(NamedTuple):
@@ -189,7 +191,7 @@ def cluster(
         passes=options.passes,
         tol=options.tol,
         full_batch=options.full_batch and on_torch,
-        dtype=choose_dtype(dtype, device) if on_torch else torch.float32,
+        dtype=choose_dtype(dtype, device, len(mean)) if on_torch else torch.float32,
         device=device if on_torch else "cpu",
         seed=options.seed,
     )
@@ -294,6 +296,8 @@ def _check(options: Options) -> None:
         if is_wrong:
             least = "0 or more" if name in ("seed", "tol") else "more than 0"
             raise SpireError(f"--{name} {getattr(options, name)}: must be {least}")
+    if options.seed > _MOST_SEED:
+        raise SpireError(f"--seed {options.seed}: must be {_MOST_SEED} or less")
     if options.backend not in BACKENDS:
         raise SpireError(f"--backend {options.backend}: choose {', '.join(BACKENDS)}")
 

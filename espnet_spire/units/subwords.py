@@ -24,6 +24,7 @@ from espnet_spire.units.notation import (
 )
 from espnet_spire.utils.atomic import PathLike, atomic_dir, read_json, write_json
 from espnet_spire.utils.datadir import iter_table
+from espnet_spire.utils.digest import file_sha256
 from espnet_spire.utils.errors import SpireError
 
 MODEL = "unit_bpe.model"
@@ -249,6 +250,23 @@ def learn_unit_bpe(
     return description
 
 
+def unit_bpe_identity(path: PathLike) -> Dict[str, Any]:
+    """What tells a model directory from another: its description and the model's hash.
+
+    Without the pieces, which are many and in the model too.
+    """
+    path = Path(path)
+    _require(path)
+    description = read_json(path / DESCRIPTION)
+    description.pop("pieces", None)
+    return {**description, "sha256": file_sha256(path / MODEL)}
+
+
+def _require(path: Path) -> None:
+    if not (path / MODEL).exists():
+        raise SpireError(f"{path / MODEL}: no such file; learn_unit_bpe makes it")
+
+
 def _parse(serialized: bytes, num_units: int) -> UnitBpe:
     import sentencepiece
 
@@ -263,8 +281,7 @@ def _parse(serialized: bytes, num_units: int) -> UnitBpe:
 def load_unit_bpe(path: PathLike) -> UnitBpe:
     """Read a model directory."""
     path = Path(path)
-    if not (path / MODEL).exists():
-        raise SpireError(f"{path / MODEL}: no such file; learn_unit_bpe makes it")
+    _require(path)
     description = read_json(path / DESCRIPTION)
     model = _parse((path / MODEL).read_bytes(), description["num_units"])
     pieces = {

@@ -213,6 +213,50 @@ def plot_unit_totals(
     _save(figure, path)
 
 
+def plot_kmeans(
+    history: Sequence[Dict[str, Any]], counts: Sequence[int], path: PathLike, title: str
+) -> None:
+    """Draw held-out inertia by pass of k-means, and how many frames each cluster has at the end.
+
+    Args:
+        history: ``pass``, ``held_out_inertia`` (``None`` where nothing was held out) and
+            ``dead_share`` (0-1) of seeding (pass 0) and every pass.
+        counts: K counts of training frames.
+        path: PNG file to write.
+    """
+    use = unit_use(counts)
+    figure = _figure((10, 4.2))
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color=GRID, linewidth=0.6)
+        axes.set_axisbelow(True)
+    judged = [entry for entry in history if entry["held_out_inertia"] is not None]
+    passes = [entry["pass"] for entry in judged]
+    values = [entry["held_out_inertia"] for entry in judged]
+    facts = "nothing was held out"
+    if judged:
+        left.plot(passes, values, color=LINE, marker="o", markersize=4, linewidth=1.8)
+        left.set_xticks(passes if len(passes) <= 20 else passes[:: len(passes) // 10])
+        facts = f"held-out inertia {values[0]:.4g} after seeding, {values[-1]:.4g} at the end"
+    else:
+        left.set(xticks=[], yticks=[])
+    left.set_xlabel("pass (0: seeding)")
+    left.set_ylabel("held-out inertia")
+    _titles(left, title, facts)
+
+    ordered = np.sort(np.asarray(counts))[::-1]
+    alive = ordered[ordered > 0]
+    right.stairs(alive, np.arange(len(alive) + 1) + 0.5, baseline=0.5, fill=True, color=LINE)
+    right.set_yscale("log")
+    right.set_xlim(0.5, len(ordered) + 0.5)
+    right.set_ylim(0.7, float(ordered[0]) * 1.5)
+    right.set_xlabel("clusters, most frames first")
+    right.set_ylabel("frames")
+    _titles(right, "Use", f"{use.dead:.1%} dead, perplexity {use.perplexity:.1f} of {len(ordered)}")
+    _save(figure, path)
+
+
 def _figure(size):
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -203,8 +203,10 @@ def test_choices():
     assert choose_backend("auto", 10) == "sklearn"
     assert choose_backend("auto", 5000) == "torch"
     assert choose_backend("sklearn", 5000) == "sklearn"
-    assert choose_dtype("float32", "cpu") == torch.float32
-    assert choose_dtype("auto", "cpu") in (torch.float32, torch.bfloat16)
+    assert choose_dtype("float32", "cpu", 1024) == torch.float32
+    assert choose_dtype("bfloat16", "cpu", 39) == torch.bfloat16
+    assert choose_dtype("auto", "cpu", 39) == torch.float32
+    assert choose_dtype("auto", "cpu", 1024) in (torch.float32, torch.bfloat16)
 
 
 def test_capacity():

@@ -161,6 +161,7 @@ def test_too_little_audio_for_k(tmp_path, make_data_dir):
         ({"hours": -1.0}, "--hours -1.0: must be more than 0"),
         ({"passes": 0}, "--passes 0"),
         ({"seed": -1}, "--seed -1: must be 0 or more"),
+        ({"seed": 2**31}, "--seed 2147483648: must be 2147483647 or less"),
         ({"tol": float("nan")}, "--tol nan"),
         ({"batch_seconds": 0.0}, "--batch_seconds 0"),
         ({"backend": "faiss"}, "--backend faiss: choose auto, sklearn, torch"),

@@ -1,3 +1,4 @@
+import hashlib
 import json
 from collections import Counter
 
@@ -12,6 +13,7 @@ from espnet_spire.units.subwords import (
     load_unit_bpe,
     sample_sequences,
     train_model,
+    unit_bpe_identity,
 )
 from espnet_spire.utils.errors import SpireError
 
@@ -199,9 +201,14 @@ def test_directory(tmp_path):
             **{"codebook": identity, "pieces": {"4": "1 2"}},
         }
     )
+    told = {name: value for name, value in stored.items() if name != "pieces"}
+    digest = hashlib.sha256((tmp_path / "bpe/unit_bpe.model").read_bytes()).hexdigest()
+    assert unit_bpe_identity(tmp_path / "bpe") == {**told, "sha256": digest}
     stored["pieces"]["4"] = "2 1"
     (tmp_path / "bpe/unit_bpe.json").write_text(json.dumps(stored))
     with pytest.raises(SpireError, match="do not belong together"):
         load_unit_bpe(tmp_path / "bpe")
     with pytest.raises(SpireError, match="unit_bpe.model: no such file; learn_unit_bpe makes it"):
         load_unit_bpe(tmp_path)
+    with pytest.raises(SpireError, match="unit_bpe.model: no such file; learn_unit_bpe makes it"):
+        unit_bpe_identity(tmp_path)

@@ -5,6 +5,7 @@ import pytest
 
 from espnet_spire.utils.errors import SpireError
 from espnet_spire.utils.plots import (
+    plot_kmeans,
     plot_loss,
     plot_unit_totals,
     plot_unit_use,
@@ -132,3 +133,14 @@ def test_unit_totals_plot_of_nothing(tmp_path):
     nothing = totals("none", 0.0, 0)
     plot_unit_totals([nothing], nothing, 25.0, tmp_path / "t.png")
     assert pixels(tmp_path / "t.png").shape[:2] == (384, 1200)
+
+
+@pytest.mark.parametrize("inertia", [[9.0, 7.0, 6.5], [None, None]])
+def test_kmeans_plot(tmp_path, inertia):
+    history = [{"pass": n, "held_out_inertia": value} for n, value in enumerate(inertia)]
+    counts = np.random.default_rng(0).poisson(2, 500)
+    for name in ("k.png", "again.png"):
+        plot_kmeans(history, counts, tmp_path / name, "500 clusters")
+    image = pixels(tmp_path / "k.png")
+    assert image[..., :3].std() > 0.1
+    assert (tmp_path / "again.png").read_bytes() == (tmp_path / "k.png").read_bytes()

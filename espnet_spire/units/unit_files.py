@@ -1,0 +1,67 @@
+"""Unit files beside data directories: who may be without units, and why.
+
+Extraction leaves out utterances whose audio is of no use and lists them, with the reason, in
+``<unit file>.rejected.tsv``. Every reader of a unit file follows the rule of :func:`join_units`.
+"""
+
+from pathlib import Path
+from typing import Generic, Iterable, Iterator, NamedTuple, Optional, Tuple, TypeVar
+
+from espnet_spire.utils.atomic import PathLike
+from espnet_spire.utils.datadir import iter_table, read_rejected, write_rejected
+from espnet_spire.utils.errors import SpireError
+
+T = TypeVar("T")
+
+
+class WithUnits(NamedTuple, Generic[T]):
+    """A row and its utterance's units: a ``line`` of the unit file, or the ``reason`` for none."""
+
+    key: str
+    row: T
+    line: Optional[str]
+    reason: Optional[str]
+
+
+def rejected_file(unit_file: PathLike) -> Path:
+    """Where the utterances are listed that a unit file leaves out."""
+    return Path(f"{unit_file}.rejected.tsv")
+
+
+def join_units(
+    rows: Iterable[Tuple[str, T]], unit_file: PathLike, reference: PathLike
+) -> Iterator[WithUnits[T]]:
+    """Give each row its units, streaming; the unit file may have more utterances.
+
+    Args:
+        rows: utterance and anything, sorted by utterance.
+        unit_file: Kaldi text, sorted.
+        reference: what the rows are read from, for messages.
+
+    Raises:
+        SpireError: an utterance is neither in the unit file nor in its list of what was rejected.
+    """
+    listed = rejected_file(unit_file)
+    rejected = read_rejected(listed) if listed.exists() else {}
+    units = iter_table(unit_file, allow_empty_value=True)
+    found = ("", "")  # before every key: the rows' own files are the first to be looked for
+    for key, row in rows:
+        while found is not None and found[0] < key:
+            found = next(units, None)
+        if found is not None and found[0] == key:
+            yield WithUnits(key, row, found[1], None)
+        elif key in rejected:
+            yield WithUnits(key, row, None, rejected[key])
+        else:
+            raise SpireError(
+                f"{unit_file}: utterance {key} of {reference} is missing and {listed.name} does not"
+                " list it; make the units again (extract_units, stage 4)"
+            )
+
+
+def copy_rejected(unit_file: PathLike, out: PathLike) -> None:
+    """Give ``out``, made from ``unit_file``, the same list of what was rejected."""
+    if rejected_file(unit_file).exists():
+        write_rejected(rejected_file(out), read_rejected(rejected_file(unit_file)))
+    else:
+        rejected_file(out).unlink(missing_ok=True)

@@ -1,0 +1,184 @@
+"""The command: files it leaves, the same bytes again, in shards, and after kills."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from espnet_spire.bin import learn_kmeans
+from espnet_spire.units import clustering, kmeans
+from espnet_spire.units.codebook import load_codebook
+from espnet_spire.utils.errors import SpireError
+
+FILES = ["codebook.json", "codebook.safetensors", "kmeans.png"]
+
+
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory, make_data_dir, make_audio):
+    root = tmp_path_factory.mktemp("corpora")
+    return [
+        str(
+            make_data_dir(
+                root / name, {f"{name}{n}": make_audio(1 + 0.1 * n, n + 10 * i) for n in range(6)}
+            )
+        )
+        for i, name in enumerate("ab")
+    ]
+
+
+def argv(corpora, out, *more):
+    return (
+        ["--data_dir", *corpora, "--encoder", "mfcc", "--layer", "0", "--num-clusters", "8"]
+        + ["--out", str(out), "--device", "cpu", "--batch_seconds", "3", *more]
+    )  # fmt: skip
+
+
+def contents(out):
+    assert sorted(path.name for path in out.iterdir()) == FILES
+    return {name: (out / name).read_bytes() for name in FILES}
+
+
+def test_the_same_seed_gives_the_same_bytes(corpora, tmp_path, capsys):
+    for name, seed in (("one", "3"), ("two", "3"), ("three", "4")):
+        learn_kmeans.main(argv(corpora, tmp_path / name, "--seed", seed))
+    one, two, three = (contents(tmp_path / name) for name in ("one", "two", "three"))
+    assert one == two
+    assert one["codebook.safetensors"] != three["codebook.safetensors"]
+    # 6 utterances of 1.0 to 1.5 seconds twice: 49, 54, 59, 64, 69 and 74 frames
+    assert "frames 738, inertia " in capsys.readouterr().out
+    loaded = load_codebook(tmp_path / "one")
+    assert loaded.centroids.shape == (8, 39)
+    assert loaded.description["encoder_type"] == "mfcc"
+    assert loaded.description["seed"] == 3
+    assert loaded.description["hours"] == round(15 / 3600, 4)
+    assert (tmp_path / "one.rejected.tsv").read_text() == ""
+    assert not (tmp_path / "one.work").exists()
+
+
+@pytest.mark.parametrize("backend", ["sklearn", "torch"])
+def test_shards_give_what_one_job_gives(corpora, tmp_path, backend):
+    options = ["--backend", backend, "--kmeans_dtype", "float32"]
+    learn_kmeans.main(argv(corpora, tmp_path / "one", *options))
+    sharded = argv(corpora, tmp_path / "many", *options, "--num_shards", "3")
+    learn_kmeans.main([*sharded, "--shard", "2"])
+    with pytest.raises(SpireError, match="job 1 of 3 has not finished"):
+        learn_kmeans.main([*sharded, "--merge"])
+    learn_kmeans.main([*sharded, "--shard", "1"])
+    learn_kmeans.main([*sharded, "--shard", "3"])
+    assert not (tmp_path / "many").exists()
+    learn_kmeans.main([*sharded, "--merge"])
+    assert contents(tmp_path / "one") == contents(tmp_path / "many")
+    assert not (tmp_path / "many.work").exists()
+
+
+def test_options_of_a_killed_job_must_stay(corpora, tmp_path, monkeypatch):
+    def die(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(clustering, "_seed", die)
+    with pytest.raises(KeyboardInterrupt):
+        learn_kmeans.main(argv(corpora, tmp_path / "book"))
+    with pytest.raises(SpireError, match="book.work: begun with seed 0, now 1"):
+        learn_kmeans.main(argv(corpora, tmp_path / "book", "--seed", "1"))
+    with pytest.raises(SpireError, match="book.work: begun with dtype float32, now bfloat16"):
+        learn_kmeans.main(argv(corpora, tmp_path / "book", "--dtype", "bfloat16"))
+    monkeypatch.undo()
+    learn_kmeans.main(argv(corpora, tmp_path / "book"))
+    learn_kmeans.main(argv(corpora, tmp_path / "other"))
+    assert contents(tmp_path / "book") == contents(tmp_path / "other")
+
+
+def test_kept_frames_and_an_old_codebook_replaced(corpora, tmp_path, monkeypatch):
+    out = tmp_path / "book"
+    out.mkdir()
+    (out / "old").write_text("")
+    learn_kmeans.main(argv(corpora, out, "--keep_frames"))
+    first = contents(out)
+    assert (tmp_path / "book.work" / "checkpoint.safetensors").exists()
+    # killed between the codebook and the end: the work is all there
+    monkeypatch.setattr(clustering, "_seed", None)
+    learn_kmeans.main(argv(corpora, out))
+    assert contents(out) == first
+    assert not (tmp_path / "book.work").exists()
+
+
+def test_picture_fails_no_codebook(corpora, tmp_path, monkeypatch):
+    """Codebook and picture come at once or not at all."""
+    from espnet_spire.utils import plots
+
+    monkeypatch.setattr(plots, "_save", None)
+    with pytest.raises(TypeError):
+        learn_kmeans.main(argv(corpora, tmp_path / "book"))
+    assert not (tmp_path / "book").exists()
+    assert kmeans.work_directory(tmp_path / "book").exists()
+
+
+def test_command_on_fewer_frames_than_can_be_held_out(tmp_path, make_data_dir, make_audio, capsys):
+    directory = make_data_dir(tmp_path / "d", {"u": make_audio(0.3, 0)})  # 14 frames
+    learn_kmeans.main(
+        ["--data_dir", str(directory), "--encoder", "mfcc", "--layer", "0"]
+        + ["--num_clusters", "2", "--out", str(tmp_path / "book")]
+    )
+    assert load_codebook(tmp_path / "book").description["held_out_inertia"] is None
+    assert "held_out_inertia" not in capsys.readouterr().out
+
+
+def test_limits_for_each_data_directory(corpora, tmp_path):
+    learn_kmeans.main(argv(corpora, tmp_path / "book", "--max_per_speaker", "2", "0"))
+    with pytest.raises(SpireError, match="3 values of --max_per_speaker for 2 --data_dir"):
+        learn_kmeans.main(argv(corpora, tmp_path / "b", "--max_per_speaker", "2", "0", "1"))
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--num_shards", "2", "--shard", "3"], "--shard 3"),
+        (["--max_rejected", "2"], "--max_rejected 2"),
+        (["--num_workers", "-1"], "--num_workers -1"),
+        (["--max_gib", "0.5"], "--max_gib"),
+    ],
+)
+def test_bad_options(corpora, tmp_path, options, message):
+    with pytest.raises(SpireError, match=message):
+        learn_kmeans.main(argv(corpora, tmp_path / "book", *options))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unreadable_audio_is_listed(tmp_path, make_data_dir, make_audio):
+    directory = make_data_dir(tmp_path / "d", {f"u{n}": make_audio(1, n) for n in range(4)})
+    (directory / "audio" / "u2.wav").write_bytes(b"RIFF")
+    with pytest.raises(
+        SpireError, match="1 of 4 utterances are unusable, first u2: .*rejected.tsv"
+    ):
+        learn_kmeans.main(argv([str(directory)], tmp_path / "book"))
+    learn_kmeans.main(argv([str(directory)], tmp_path / "book", "--max_rejected", "0.25"))
+    assert (tmp_path / "book.rejected.tsv").read_text().startswith("u2\t")
+    assert load_codebook(tmp_path / "book").description["frames"] == 3 * 49
+
+
+def test_killed_for_real(corpora, tmp_path):
+    """SIGKILL while it collects, then the end: the same files as undisturbed."""
+    options = ["--backend", "torch", "--tol", "0", "--passes", "40"]
+    learn_kmeans.main(argv(corpora, tmp_path / "whole", *options))
+    command = [sys.executable, "-m", "espnet_spire.bin.learn_kmeans"]
+    command += argv(corpora, tmp_path / "killed", *options)
+    work = tmp_path / "killed.work"
+
+    def collecting():
+        journal = work / "frames.1-of-1.jsonl"
+        return journal.exists() and journal.read_bytes().count(b"\n") >= 2
+
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+    while process.poll() is None and not collecting():
+        time.sleep(0.001)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "killed").exists()
+    learn_kmeans.main(command[3:])
+    assert contents(tmp_path / "whole") == contents(tmp_path / "killed")
+    history = json.loads((tmp_path / "killed" / "codebook.json").read_text())["history"]
+    assert [entry["pass"] for entry in history] == list(range(len(history)))
