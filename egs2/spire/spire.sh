@@ -37,7 +37,7 @@ option "local_models_opts=|passed on to local/models.sh, which makes models avai
 option "audio_format=flac|of formatted audio: flac or wav"
 option "min_wav_duration=0.1|seconds; shorter training utterances are left out"
 option "max_wav_duration=60|seconds; longer training utterances are left out"
-option "max_rejected=0.0|share of unreadable audio that is tolerated"
+option "max_rejected=0.001|share of unusable utterances that is tolerated in stages 2, 3 and 4"
 option "encoder=facebook/hubert-large-ll60k|speech encoder: directory, hub name, or mfcc"
 option "encoder_layer=22|transformer block whose output is clustered"
 option "encoder_args=|further options of the encoder in stages 3 and 4, e.g. \"--pool_frames 2\""
@@ -195,15 +195,15 @@ plain_units_name="text.rm.${encoder_name}_${encoder_layer}_km${num_clusters}"
 units_name="${plain_units_name}"
 extended="${expdir}/${base_name}_km${num_clusters}"
 vocabulary=(--num_units "${num_clusters}" --codebook "${codebook}")
-units_source="${codebook}"
+units_source=("${codebook}")
 if [ "${unit_bpe}" -gt 0 ]; then
     [ "${unit_bpe}" -gt "${num_clusters}" ] ||
         die "--unit_bpe ${unit_bpe}: must be more than --num_clusters ${num_clusters}, or 0"
     unit_bpe_dir="${codebook}_bpe${unit_bpe}"
     units_name+="_bpe${unit_bpe}"
     extended+="_bpe${unit_bpe}"
-    vocabulary=(--num_units "${unit_bpe}")
-    units_source="${unit_bpe_dir}"
+    vocabulary=(--num_units "${unit_bpe}" --codebook "${codebook}" --unit_bpe "${unit_bpe_dir}")
+    units_source+=("${unit_bpe_dir}")
 fi
 config_tag() { basename "$1" .yaml; }
 cpt_dir="${expdir}/spire_cpt_${cpt_tag:-$(config_tag "${cpt_config}")}"
@@ -281,14 +281,16 @@ if runs_stage 4; then
     dirs=("${list[@]}")
     each "${dumpdir}/raw/" "/${plain_units_name}" "${all_sets_array[@]}"
     outs=("${list[@]}")
+    each "" .rejected.tsv "${outs[@]}"
+    rejected=("${list[@]}")
     each "${dumpdir}/raw/" /wav.scp "${all_sets_array[@]}"
     read -r -a opts <<<"${encoder_args} ${units_args}"
     sharded "${units_jobs}" "${expdir}/log/units.JOB.log" extract_units --data_dir "${dirs[@]}" \
         --out "${outs[@]}" --encoder "${encoder}" --layer "${encoder_layer}" \
         --codebook "${codebook}" --max_rejected "${max_rejected}" --dtype "${units_dtype}" \
         --device "${device}" "${opts[@]}"
-    step "4 units" "run stages 2 and 3 first" "${codebook}" "${list[@]}" makes "${outs[@]}" -- \
-        "${launched[@]}"
+    step "4 units" "run stages 2 and 3 first" "${codebook}" "${list[@]}" makes "${outs[@]}" \
+        "${rejected[@]}" -- "${launched[@]}"
     step "4 plot" "" "${codebook}" "${outs[@]}" makes "${codebook}.png" -- \
         "${python}" -m espnet_spire.bin.plot_units --codebook "${codebook}" --units "${outs[@]}" \
         --out "${codebook}.png"
@@ -305,9 +307,12 @@ if runs_stage 4; then
             --codebook "${codebook}" --vocab_size "${unit_bpe}" --seed "${seed}" \
             --out "${unit_bpe_dir}" "${opts[@]}"
         each "${dumpdir}/raw/" "/${units_name}" "${all_sets_array[@]}"
-        step "4 apply unit BPE" "" "${unit_bpe_dir}" "${outs[@]}" makes "${list[@]}" -- \
+        bpe_outs=("${list[@]}")
+        each "" .rejected.tsv "${bpe_outs[@]}"
+        step "4 apply unit BPE" "" "${unit_bpe_dir}" "${outs[@]}" "${rejected[@]}" makes \
+            "${bpe_outs[@]}" "${list[@]}" -- \
             "${python}" -m espnet_spire.bin.apply_unit_bpe --units "${outs[@]}" \
-            --model "${unit_bpe_dir}" --out "${list[@]}"
+            --model "${unit_bpe_dir}" --out "${bpe_outs[@]}"
     fi
 fi
 
@@ -317,7 +322,7 @@ if runs_stage 5; then
     [ -d "${base_model}" ] && local_base=("${base_model}")
     hint="run stage 3 first"
     [ "${unit_bpe}" -gt 0 ] && hint="run stages 3 and 4 first"
-    step "5 vocabulary" "${hint}" "${units_source}" "${local_base[@]}" makes "${extended}" -- \
+    step "5 vocabulary" "${hint}" "${units_source[@]}" "${local_base[@]}" makes "${extended}" -- \
         "${python}" -m espnet_spire.bin.extend_vocabulary --base "${base_model}" \
         "${vocabulary[@]}" --seed "${seed}" --out "${extended}"
 fi

@@ -18,6 +18,7 @@ def main(cmd=None):
 
     from espnet_spire.units.notation import units_to_line
     from espnet_spire.units.subwords import convert, load_unit_bpe
+    from espnet_spire.units.unit_files import copy_rejected
     from espnet_spire.utils.atomic import atomic_write
     from espnet_spire.utils.errors import SpireError
     from espnet_spire.utils.progress import progress
@@ -29,6 +30,7 @@ def main(cmd=None):
     model = load_unit_bpe(args.model)
     for units, out in zip(args.units, args.out, strict=True):
         before = after = 0
+        copy_rejected(units, out)
         with atomic_write(out) as stream:
             rows = convert(model, units, invert=args.invert)
             for key, old, new in progress(rows, desc="unit BPE", unit="utt"):

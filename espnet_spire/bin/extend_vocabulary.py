@@ -6,11 +6,16 @@ from espnet_spire.utils.cli import ArgumentParser, run
 def get_parser():
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--base", required=True, help="causal LM: directory or hub name")
-    parser.add_argument("--num_units", type=int, required=True, help="K, 5000 in the paper")
+    parser.add_argument(
+        "--num_units", type=int, required=True, help="K (5000 in the paper), or V of --unit_bpe"
+    )
     parser.add_argument("--out", required=True, help="model directory to write")
     parser.add_argument("--seed", type=int, default=0, help="of the new rows")
     parser.add_argument("--init", default="gaussian", choices=["gaussian", "mean"])
     parser.add_argument("--codebook", help="where the units come from, noted in spire.json")
+    parser.add_argument(
+        "--unit_bpe", help="directory of learn_unit_bpe where units are subwords, noted too"
+    )
     return parser
 
 
@@ -25,6 +30,7 @@ def main(cmd=None):
         seed=args.seed,
         method=args.init,
         codebook=args.codebook,
+        unit_bpe=args.unit_bpe,
     )
 
 

@@ -19,7 +19,7 @@ def get_parser():
     parser.add_argument(
         "--max_rejected",
         type=float,
-        default=0.0,
+        default=0.001,
         help="share of utterances that may be unreadable before this is an error",
     )
     return parser

@@ -29,10 +29,11 @@ def main(cmd: Optional[Sequence[str]] = None) -> None:
     args = get_parser().parse_args(cmd)
     import torch
 
-    from espnet_spire.mini.small_hubert import SmallHubertConfig, read_config, train
+    from espnet_spire.mini.small_hubert import SmallHubertConfig, train
+    from espnet_spire.utils.config import read_config
 
     start = time.monotonic()
-    config = read_config(args.config) if args.config else SmallHubertConfig()
+    config = read_config(args.config, SmallHubertConfig)
     if args.num_threads > 0:
         torch.set_num_threads(args.num_threads)
     result = train(args.data_dir, args.out, config, args.seed)

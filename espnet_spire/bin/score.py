@@ -7,8 +7,9 @@ All of a set: --decode_dir exp/…/<inference_tag>/<set> --data_dir dump/raw/<se
 from pathlib import Path
 from typing import Optional, Sequence
 
-from espnet_spire.score.files import TASKS, Job, jobs_of, score_job
+from espnet_spire.score.files import Job, jobs_of, score_job
 from espnet_spire.score.metrics import BLEU_TOKENIZERS
+from espnet_spire.text.jobs import TASKS
 from espnet_spire.utils.cli import ArgumentParser, run
 from espnet_spire.utils.errors import SpireError
 

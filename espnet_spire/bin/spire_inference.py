@@ -28,8 +28,8 @@ def get_parser():
 
 def main(cmd=None):
     args = get_parser().parse_args(cmd)
-    from espnet_spire.decode.jobs import Job, check_job, parse_job
     from espnet_spire.decode.run import decode, merge
+    from espnet_spire.text.jobs import Job, check_job, parse_job
     from espnet_spire.utils.errors import SpireError
 
     check_shard(args.num_shards, args.shard)

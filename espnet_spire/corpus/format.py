@@ -9,6 +9,7 @@ import soundfile
 import torch
 
 from espnet_spire.units.audio import SAMPLE_RATE, Source, load_audio, utterance_sources
+from espnet_spire.units.rxfilename import ark_place
 from espnet_spire.utils.atomic import PathLike, atomic_write
 from espnet_spire.utils.datadir import (
     NUM_SAMPLES,
@@ -63,9 +64,10 @@ class Job(NamedTuple):
 
 
 def signature(source: Source) -> str:
-    """What a source is: place, times and, for a file, its size and time of change."""
+    """What a source is: place, times and, for a file or ark, its size and time of change."""
+    ark = ark_place(source.rxfilename)
     try:
-        stat = Path(source.rxfilename).stat()
+        stat = Path(ark[0] if ark else source.rxfilename).stat()
         content = f"{stat.st_size}:{stat.st_mtime_ns}"
     except OSError:  # a pipe; whether its output changes cannot be known
         content = "pipe"
@@ -130,7 +132,7 @@ def format_data_dir(
     limits: Limits,
     pool: multiprocessing.pool.Pool,
     audio_format: str = "flac",
-    max_rejected: float = 0.0,
+    max_rejected: float = 0.001,
 ) -> Dict[str, str]:
     """Write ``out`` as a data directory of 16 kHz mono files.
 

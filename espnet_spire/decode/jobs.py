@@ -1,48 +1,16 @@
 """What is decoded: ASR, MT, direct ST and the self-cascade over a data directory."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Dict, List, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Callable, Dict, List, Sequence
 
 if TYPE_CHECKING:
     from espnet_spire.decode.generate import Answer
 from espnet_spire.text import prompts
-from espnet_spire.text.languages import language_name
+from espnet_spire.text.jobs import TASKS, Job
 from espnet_spire.train.examples import encode_chatml_prompt
 from espnet_spire.units.notation import line_to_units
 from espnet_spire.utils.datadir import TEXT, read_table, translation_file
 from espnet_spire.utils.errors import SpireError
-
-TASKS = ("asr", "mt", "st", "st_cascade")
-
-
-class Job(NamedTuple):
-    """One task and language pair; its results go to a directory named ``task.src-tgt``."""
-
-    task: str
-    src: str
-    tgt: str
-
-    @property
-    def name(self) -> str:
-        return f"{self.task}.{self.src}-{self.tgt}"
-
-
-def parse_job(name: str) -> Job:
-    """``st.en-de`` → Job("st", "en", "de")."""
-    task, dot, pair = name.partition(".")
-    src, dash, tgt = pair.partition("-")
-    if task not in TASKS or not dot or not dash:
-        raise SpireError(f"job {name!r}: not TASK.SRC-TGT with a task of {', '.join(TASKS)}")
-    for lang in (src, tgt):
-        language_name(lang)
-    return check_job(Job(task, src, tgt))
-
-
-def check_job(job: Job) -> Job:
-    """Transcription stays in a language, translation leaves it."""
-    if (job.task == "asr") != (job.src == job.tgt):
-        raise SpireError(f"job {job.name}: asr needs one language, other tasks two")
-    return job
 
 
 def source_texts(data_dir: Path, lang: str, speech_lang: str) -> Dict[str, str]:

@@ -3,16 +3,20 @@
 import logging
 from functools import cache
 from pathlib import Path
-from typing import Dict, Optional, Sequence
+from typing import Dict, NamedTuple, Optional, Sequence
 
-from espnet_spire.decode.jobs import Job, answer_turns, job_turns, order_jobs
+from espnet_spire.decode.jobs import answer_turns, job_turns, order_jobs
+from espnet_spire.text.jobs import Job
+from espnet_spire.units.unit_files import join_units
 from espnet_spire.utils.atomic import PathLike
 from espnet_spire.utils.datadir import (
+    REJECTED,
     TEXT,
-    iter_table,
+    read_rejected,
     read_table,
     shard_of,
     utterance_keys,
+    write_rejected,
     write_table,
 )
 from espnet_spire.utils.errors import SpireError
@@ -20,6 +24,15 @@ from espnet_spire.utils.shards import join_tables, remove_shards, shard_file
 
 # Utterances whose answer reached the limit of new tokens, in each job's directory.
 CUT = "cut"
+# Tasks that need units. Utterances without any are listed in each job's REJECTED.
+SPEECH_TASKS = ("asr", "st", "st_cascade")
+
+
+class SpeechUnits(NamedTuple):
+    """Utterance → line of the unit file, and for those that have none → reason."""
+
+    lines: Dict[str, str]
+    rejected: Dict[str, str]
 
 
 def _own_transcripts(out: Path, speech_lang: str, num_shards: int, shard: int) -> Dict[str, str]:
@@ -30,18 +43,40 @@ def _own_transcripts(out: Path, speech_lang: str, num_shards: int, shard: int) -
 
 
 def _part(path: Path, num_shards: int, shard: int) -> Path:
-    return path if num_shards == 1 or path.exists() else shard_file(path, num_shards, shard)
+    return path if path.exists() else _place(path, num_shards, shard)
 
 
-def read_units(data_dir: PathLike, units: Optional[PathLike]) -> Dict[str, str]:
-    """The unit file of a test set; an utterance without units is an error."""
+def _place(path: Path, num_shards: int, shard: int) -> Path:
+    return path if num_shards == 1 else shard_file(path, num_shards, shard)
+
+
+def _warn_rejected(job: Job, rejected: int, utterances: int, path: Path) -> None:
+    if rejected:
+        logging.warning(
+            "%s: %d of %d utterances have no units, their hypotheses are empty; see %s",
+            *(job.name, rejected, utterances, path),
+        )
+
+
+def _own_rejected(out: Path, speech_lang: str, num_shards: int, shard: int) -> Dict[str, str]:
+    """Utterances that could not be transcribed: their transcripts are no text to translate."""
+    directory = out / Job("asr", speech_lang, speech_lang).name
+    path = _part(directory / REJECTED, num_shards, shard)
+    return read_rejected(path) if path.exists() else {}
+
+
+def read_units(data_dir: PathLike, units: Optional[PathLike]) -> SpeechUnits:
+    """The unit file of a test set; an utterance that it has no word of is an error."""
     if units is None:
         raise SpireError(f"--units is needed: the unit file of {data_dir} (extract_units makes it)")
-    table = dict(iter_table(units, allow_empty_value=True))
-    for key in utterance_keys(data_dir):
-        if key not in table:
-            raise SpireError(f"{units}: utterance {key} of {data_dir} is missing")
-    return table
+    found = SpeechUnits({}, {})
+    rows = ((key, None) for key in utterance_keys(data_dir))
+    for key, _, line, reason in join_units(rows, units, data_dir):
+        if line is None:
+            found.rejected[key] = reason
+        else:
+            found.lines[key] = line
+    return found
 
 
 def decode(
@@ -56,6 +91,9 @@ def decode(
     shard: int = 1,
 ) -> None:
     """Decode (a shard of) a test set; one ``<out>/<task>.<src>-<tgt>/text`` a job.
+
+    Utterances that extraction rejected have no units: where a job needs them the hypothesis is
+    empty, so that scoring counts it as wholly wrong, and ``rejected.tsv`` beside it says why.
 
     Args:
         make_generator: called when the first job needs it.
@@ -73,28 +111,35 @@ def decode(
         if target.exists() or _part(target, num_shards, shard).exists():
             logging.info("%s is there already", target)
             continue
-        needs_units = job.task in ("asr", "st")
+        needed = speech_units() if job.task in ("asr", "st") else SpeechUnits({}, {})
         turns = job_turns(
             job,
             data_dir,
-            speech_units() if needs_units else {},
+            needed.lines,
             lambda: _own_transcripts(out, speech_lang, num_shards, shard),
             speech_lang,
         )
-        missing = [key for key in keys if key not in turns]
+        rejected = needed.rejected
+        if job.task == "st_cascade":
+            rejected = _own_rejected(out, speech_lang, num_shards, shard)
+        rejected = {key: rejected[key] for key in keys if key in rejected}
+        asked = [key for key in keys if key not in rejected]
+        missing = [key for key in asked if key not in turns]
         if missing:
             raise SpireError(f"{data_dir}: {job.name} has nothing to decode for {missing[0]}")
         if generator is None:
             generator = make_generator()
-        answers = answer_turns(generator, {key: turns[key] for key in keys}, job.name)
+        answers = answer_turns(generator, {key: turns[key] for key in asked}, job.name)
         cut = {key: str(len(a.ids)) for key, a in answers.items() if a.cut}
         texts = {key: generator.text(answer) for key, answer in answers.items()}
-        if num_shards == 1:
-            write_table(target.with_name(CUT), cut)
-            write_table(target, texts)
-        else:
-            write_table(shard_file(target.with_name(CUT), num_shards, shard), cut)
-            write_table(shard_file(target, num_shards, shard), texts)
+        texts.update(dict.fromkeys(rejected, ""))
+        if job.task in SPEECH_TASKS:
+            listed = _place(target.with_name(REJECTED), num_shards, shard)
+            write_rejected(listed, rejected)
+            _warn_rejected(job, len(rejected), len(keys), listed)
+        write_table(_place(target.with_name(CUT), num_shards, shard), cut)
+        # The texts last: they say that the job is done.
+        write_table(_place(target, num_shards, shard), texts)
 
 
 def merge(jobs: Sequence[Job], *, data_dir: PathLike, out: PathLike, num_shards: int) -> None:
@@ -112,5 +157,9 @@ def merge(jobs: Sequence[Job], *, data_dir: PathLike, out: PathLike, num_shards:
         if cut:
             logging.warning("%s: %d answers reached the limit, see %s", job.name, len(cut), CUT)
         write_table(target.with_name(CUT), cut)
+        if job.task in SPEECH_TASKS:
+            rejected = join_tables(target.with_name(REJECTED), num_shards)
+            write_rejected(target.with_name(REJECTED), rejected)
+            _warn_rejected(job, len(rejected), len(keys), target.with_name(REJECTED))
         write_table(target, texts)
-        remove_shards([target, target.with_name(CUT)], num_shards)
+        remove_shards([target.with_name(name) for name in (TEXT, CUT, REJECTED)], num_shards)

@@ -82,40 +82,6 @@ class SmallHubertConfig:
             raise SpireError(f"model.{name} cannot be set: the labels and the code depend on it")
 
 
-def read_config(path: PathLike) -> SmallHubertConfig:
-    """Read ``conf/mini_hubert.yaml``; an unknown key or a wrong type is an error that names it."""
-    import yaml
-
-    try:
-        with open(path, encoding="utf-8") as stream:
-            values = yaml.safe_load(stream) or {}
-    except FileNotFoundError:
-        raise SpireError(f"{path}: no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SpireError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(values, dict):
-        raise SpireError(f"{path}: 'name: value' lines were expected")
-    fields = {field.name: field for field in dataclasses.fields(SmallHubertConfig)}
-    for name, value in values.items():
-        if name not in fields:
-            raise SpireError(f"{path}: unknown key {name}; known are {', '.join(sorted(fields))}")
-        kind = dict if name == "model" else fields[name].type
-        if isinstance(value, bool) != (kind is bool):
-            raise SpireError(f"{path}: {name}: {value!r} is not a {kind.__name__}")
-        if kind is float:
-            # YAML 1.1 reads 1e-3 as a string.
-            try:
-                values[name] = float(value)
-            except (TypeError, ValueError):
-                raise SpireError(f"{path}: {name}: {value!r} is not a number") from None
-        elif not isinstance(value, kind):
-            raise SpireError(f"{path}: {name}: {value!r} is not a {kind.__name__}")
-    try:
-        return SmallHubertConfig(**values)
-    except SpireError as error:
-        raise SpireError(f"{path}: {error}") from None
-
-
 def hubert_config(overrides: Mapping[str, Any]):
     """transformers' ``HubertConfig`` of the stand-in.
 

@@ -11,7 +11,7 @@ import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional
 
 from espnet_spire.score.metrics import (
     CHARACTER,
@@ -22,16 +22,15 @@ from espnet_spire.score.metrics import (
     chrf,
     error_rate,
 )
+from espnet_spire.text.jobs import TASKS, match_job
 from espnet_spire.text.normalize import UNSPACED
 from espnet_spire.utils.atomic import PathLike, atomic_dir, atomic_write, write_json
 from espnet_spire.utils.datadir import TEXT, read_table, translation_file
 from espnet_spire.utils.errors import SpireError
 
-TASKS = ("asr", "mt", "st", "st_cascade")
 SCORE_JSON = "score.json"
 WORST_SHOWN = 10
 KEYS_SHOWN = 5
-_PAIR_DIR = re.compile(r"(asr|mt|st|st_cascade)\.([a-z]{2})-([a-z]{2})")
 _LANG = re.compile(r"[a-z]{2}")
 
 
@@ -42,12 +41,6 @@ class Matched(NamedTuple):
     references: List[str]
     hypotheses: List[str]
     missing: List[str]
-
-
-def parse_pair(name: str) -> Optional[Tuple[str, str, str]]:
-    """``st_cascade.en-de`` → ``("st_cascade", "en", "de")``; None for any other name."""
-    found = _PAIR_DIR.fullmatch(name)
-    return (found[1], found[2], found[3]) if found else None
 
 
 def check_lang(lang: str) -> None:
@@ -297,22 +290,21 @@ def jobs_of(
 
     jobs = []
     for directory in sorted(path for path in decode_dir.iterdir() if path.is_dir()):
-        pair = parse_pair(directory.name)
-        if pair is None:
+        decoded = match_job(directory.name)
+        if decoded is None:
             continue
         if not (directory / TEXT).is_file():
             logging.warning(f"{directory}: has no file {TEXT} (decoding not finished?); left out")
             continue
-        task, src, tgt = pair
-        source = text_of(src)
+        source = text_of(decoded.src)
         jobs.append(
             Job(
-                task=task,
-                ref=text_of(tgt),
+                task=decoded.task,
+                ref=text_of(decoded.tgt),
                 hyp=directory / TEXT,
-                lang=tgt,
+                lang=decoded.tgt,
                 out=directory,
-                src=source if task != "asr" and source.is_file() else None,
+                src=source if decoded.task != "asr" and source.is_file() else None,
                 tokenize=tokenize,
             )
         )

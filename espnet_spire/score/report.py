@@ -14,7 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence
 
-from espnet_spire.score.files import SCORE_JSON, parse_pair
+from espnet_spire.score.files import SCORE_JSON
+from espnet_spire.text.jobs import match_job
 from espnet_spire.utils.atomic import PathLike, read_json
 from espnet_spire.utils.errors import SpireError
 
@@ -125,7 +126,7 @@ def collect(expdir: PathLike) -> List[Result]:
     for path in sorted(expdir.glob(f"spire_*/*/*/*/score_*/{SCORE_JSON}")):
         parts = path.relative_to(expdir).parts
         experiment, inference, test_set, pair_dir = parts[:4]
-        run, pair = _run_of(experiment), parse_pair(pair_dir)
+        run, pair = _run_of(experiment), match_job(pair_dir)
         if run is None or pair is None or any(part.startswith(".") for part in parts):
             continue
         task, src, tgt = pair

@@ -17,7 +17,9 @@ from typing import Any, Dict, List, Optional
 import torch
 
 from espnet_spire.text.prompts import CHAT_TEMPLATE, CHATML_TOKENS
+from espnet_spire.units.codebook import codebook_identity
 from espnet_spire.units.notation import unit_to_char
+from espnet_spire.units.subwords import unit_bpe_identity
 from espnet_spire.utils.atomic import PathLike, atomic_dir, read_json, write_json
 from espnet_spire.utils.errors import SpireError
 
@@ -205,6 +207,45 @@ def extend_model(model, base_size: int, rows: int, seed: int, method: str) -> No
     model.config.vocab_size = rows
 
 
+def describe_units(
+    num_units: int, codebook: Optional[PathLike], unit_bpe: Optional[PathLike]
+) -> Dict[str, Any]:
+    """What ``spire.json`` says of where units come from: ``codebook`` and ``unit_bpe``.
+
+    Args:
+        num_units: words to be added: the codebook's K or, with ``unit_bpe``, the model's V.
+        codebook: directory; by default what the unit BPE was learned with.
+        unit_bpe: directory that learn_unit_bpe made, where units are subwords of units.
+
+    Raises:
+        SpireError: sizes that do not agree, or a unit BPE of another codebook's units.
+    """
+    book = None if codebook is None else codebook_identity(codebook)
+    if unit_bpe is None:
+        if book is not None and book["num_clusters"] != num_units:
+            raise SpireError(
+                f"{codebook} has {book['num_clusters']} clusters, --num_units is {num_units}"
+            )
+        return {"codebook": book, "unit_bpe": None}
+    bpe = unit_bpe_identity(unit_bpe)
+    if bpe["vocab_size"] != num_units:
+        raise SpireError(
+            f"{unit_bpe} has a vocabulary of {bpe['vocab_size']}, --num_units is {num_units}"
+        )
+    learned_with = bpe.pop("codebook")
+    if book is not None and book["num_clusters"] != bpe["num_units"]:
+        raise SpireError(
+            f"{codebook} has {book['num_clusters']} clusters, {unit_bpe} was learned on"
+            f" {bpe['num_units']} units"
+        )
+    if book is not None and learned_with and learned_with["sha256"] != book["sha256"]:
+        raise SpireError(
+            f"{unit_bpe} was learned on units of another codebook than {codebook}; run"
+            " learn_unit_bpe on units of this one"
+        )
+    return {"codebook": book or learned_with, "unit_bpe": bpe}
+
+
 def extend_vocabulary(
     base: str,
     num_units: int,
@@ -213,16 +254,18 @@ def extend_vocabulary(
     seed: int = 0,
     method: str = "gaussian",
     codebook: Optional[PathLike] = None,
+    unit_bpe: Optional[PathLike] = None,
 ) -> Dict[str, Any]:
     """Write a Hugging Face model directory that knows ``num_units`` units.
 
     Args:
         base: a directory or hub name of a causal LM.
-        num_units: K.
+        num_units: K, or V of the unit BPE.
         out: directory to write; replaced as a whole.
         seed: of the new rows.
         method: see :func:`draw_rows`.
-        codebook: where the units come from; noted in ``spire.json`` after its K was checked.
+        codebook, unit_bpe: where the units come from; checked and noted in ``spire.json``, see
+            :func:`describe_units`.
 
     Returns:
         what was written to ``spire.json``.
@@ -233,13 +276,7 @@ def extend_vocabulary(
         raise SpireError(f"--num_units {num_units}: must be at least 1")
     if Path(base).is_dir() and (Path(base) / SPIRE_JSON).exists():
         raise SpireError(f"{base} is extended already (it has {SPIRE_JSON}); give the base model")
-    note = None
-    if codebook is not None:
-        note = read_json(Path(codebook) / "codebook.json")
-        if note["num_clusters"] != num_units:
-            raise SpireError(
-                f"{codebook} has {note['num_clusters']} clusters, --num_units is {num_units}"
-            )
+    origin = describe_units(num_units, codebook, unit_bpe)
     try:
         base_tokenizer = AutoTokenizer.from_pretrained(base)
         model = AutoModelForCausalLM.from_pretrained(base, dtype="auto")
@@ -277,10 +314,10 @@ def extend_vocabulary(
             "padded_vocab_size": padded_rows(size),
             "init": method,
             "seed": seed,
-            "codebook": note,
+            **origin,
         }
         write_json(aside / SPIRE_JSON, description)
-    logging.info("%s", json.dumps({k: v for k, v in description.items() if k != "codebook"}))
+    logging.info("%s", json.dumps({k: v for k, v in description.items() if k not in origin}))
     return description
 
 

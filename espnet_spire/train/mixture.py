@@ -36,6 +36,7 @@ from espnet_spire.train.examples import (
     special_tokens,
 )
 from espnet_spire.units.notation import line_to_units
+from espnet_spire.units.unit_files import join_units
 from espnet_spire.utils.atomic import PathLike, atomic_dir, write_json
 from espnet_spire.utils.datadir import TEXT, iter_table, translation_file, write_rejected
 from espnet_spire.utils.errors import SpireError
@@ -98,7 +99,11 @@ _VALUES: Dict[str, Callable[[Any], bool]] = {
 
 
 class Raw(NamedTuple):
-    """One example before tokenisation. Exactly one of ``text`` and ``turns`` is set."""
+    """One example before tokenisation: its plain form ``text``, its ChatML form ``turns``.
+
+    A form that the task does not have is ``None``. ``without_units`` says why an utterance has no
+    units; then it has neither form.
+    """
 
     key: str
     lang: str
@@ -106,6 +111,7 @@ class Raw(NamedTuple):
     turns: Optional[List[prompts.Turn]] = None
     # The parts that come from a corpus, to be checked for characters that they must not have.
     corpus_text: Tuple[str, ...] = ()
+    without_units: Optional[str] = None
 
 
 def load_mixture(path: PathLike) -> Dict[str, Any]:
@@ -183,7 +189,11 @@ def _speech(source, units_name: str) -> Iterator[Raw]:
     units_file = data_dir / units_name
     speech_lang = source.get("speech_lang", "en")
     if source["task"] == "asr":
-        for key, (text, line) in join_tables([data_dir / TEXT, units_file]):
+        rows = join_tables([data_dir / TEXT])
+        for key, (text,), line, reason in join_units(rows, units_file, data_dir / TEXT):
+            if line is None:
+                yield Raw(key, speech_lang, without_units=reason)
+                continue
             units = line_to_units(line, f"{units_file}: {key}")
             yield Raw(
                 key,
@@ -195,8 +205,13 @@ def _speech(source, units_name: str) -> Iterator[Raw]:
         return
     for lang in source["targets"]:
         directory = Path(source.get("translations", str(data_dir)).format(lang=lang))
-        tables = [directory / translation_file(lang), data_dir / TEXT, units_file]
-        for key, (translation, text, line) in join_tables(tables):
+        pair = f"{speech_lang}-{lang}"
+        tables = [directory / translation_file(lang), data_dir / TEXT]
+        rows = join_tables(tables)
+        for key, (translation, text), line, reason in join_units(rows, units_file, tables[0]):
+            if line is None:
+                yield Raw(f"{key}.{lang}", pair, without_units=reason)
+                continue
             units = line_to_units(line, f"{units_file}: {key}")
             if source["task"] == "st":
                 turns = prompts.st_conversation(units, lang, translation)
@@ -204,7 +219,7 @@ def _speech(source, units_name: str) -> Iterator[Raw]:
                 turns = prompts.multi_turn_st_conversation(
                     units, text, lang, translation, speech_lang
                 )
-            yield Raw(f"{key}.{lang}", f"{speech_lang}-{lang}", None, turns, (text, translation))
+            yield Raw(f"{key}.{lang}", pair, None, turns, (text, translation))
 
 
 def _mt(source, _units_name: str) -> Iterator[Raw]:
@@ -344,7 +359,8 @@ def build_examples(
     Columns: ``input_ids``, ``loss_mask``, ``length``, ``task``, ``lang``, ``key``.
 
     Returns:
-        the report: for each source the examples, tokens, target tokens and rejected examples.
+        the report: for each source the examples, tokens, target tokens and rejected examples, and
+        how many of these were rejected because their utterances have no units.
     """
     from datasets import Dataset, Features, Value, concatenate_datasets
     from datasets import List as Sequence_
@@ -370,10 +386,15 @@ def build_examples(
             path = aside / "sources" / f"{name}.arrow"
             path.parent.mkdir(exist_ok=True)
             positions, lengths, targets, langs = [], [], [], []
+            without_units = 0
             with closing(ArrowWriter(features=features, path=str(path))) as writer:
                 bar = progress(desc=f"examples {name}", unit="ex")
                 for raw in read_source(source, units_name, seed):
                     bar.update()
+                    if raw.without_units is not None:
+                        rejected[f"{name}:{raw.key}"] = f"no units: {raw.without_units}"
+                        without_units += 1
+                        continue
                     reason = next(
                         (r for t in raw.corpus_text if (r := forbidden_text(t, specials))), None
                     )
@@ -428,8 +449,14 @@ def build_examples(
                     "target_tokens": int(np.array(targets)[kept].sum()) * repeat,
                     "available": len(lengths),
                     "rejected": sum(key.startswith(f"{name}:") for key in rejected),
+                    "without_units": without_units,
                 }
             )
+            if without_units:
+                logging.warning(
+                    "source %s: %d of %d examples are left out, their utterances have no units",
+                    *(name, without_units, len(lengths) + report[-1]["rejected"]),
+                )
         concatenate_datasets(parts).save_to_disk(aside / "dataset")
         for path in (aside / "sources").iterdir():
             path.unlink()

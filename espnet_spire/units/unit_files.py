@@ -5,20 +5,18 @@ Extraction leaves out utterances whose audio is of no use and lists them, with t
 """
 
 from pathlib import Path
-from typing import Generic, Iterable, Iterator, NamedTuple, Optional, Tuple, TypeVar
+from typing import Any, Iterable, Iterator, NamedTuple, Optional, Tuple
 
 from espnet_spire.utils.atomic import PathLike
 from espnet_spire.utils.datadir import iter_table, read_rejected, write_rejected
 from espnet_spire.utils.errors import SpireError
 
-T = TypeVar("T")
 
-
-class WithUnits(NamedTuple, Generic[T]):
+class WithUnits(NamedTuple):
     """A row and its utterance's units: a ``line`` of the unit file, or the ``reason`` for none."""
 
     key: str
-    row: T
+    row: Any
     line: Optional[str]
     reason: Optional[str]
 
@@ -29,8 +27,8 @@ def rejected_file(unit_file: PathLike) -> Path:
 
 
 def join_units(
-    rows: Iterable[Tuple[str, T]], unit_file: PathLike, reference: PathLike
-) -> Iterator[WithUnits[T]]:
+    rows: Iterable[Tuple[str, Any]], unit_file: PathLike, reference: PathLike
+) -> Iterator[WithUnits]:
     """Give each row its units, streaming; the unit file may have more utterances.
 
     Args:

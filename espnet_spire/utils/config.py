@@ -1,7 +1,7 @@
 """A YAML file as a dataclass: unknown keys and wrong types are errors."""
 
 from dataclasses import fields
-from typing import Optional, Type, TypeVar
+from typing import Any, Optional, Type, TypeVar
 
 import yaml
 
@@ -12,7 +12,15 @@ T = TypeVar("T")
 
 
 def read_config(path: Optional[PathLike], kind: Type[T]) -> T:
-    """Read ``path`` into ``kind``; without a path, its defaults."""
+    """Read ``path`` into ``kind``; without a path, its defaults.
+
+    Args:
+        kind: a dataclass with a default for every field. The defaults say what types are right;
+            ``__post_init__`` may raise :class:`SpireError` for values that are not.
+
+    Raises:
+        SpireError: it names the file and the key.
+    """
     if path is None:
         return kind()
     try:
@@ -20,17 +28,31 @@ def read_config(path: Optional[PathLike], kind: Type[T]) -> T:
             values = yaml.safe_load(stream) or {}
     except FileNotFoundError:
         raise SpireError(f"{path}: no such file") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SpireError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise SpireError(f"{path}: 'key: value' lines were expected, not {str(values)[:40]!r}")
-    known = {field.name: field for field in fields(kind)}
+    known = [field.name for field in fields(kind)]
+    defaults = kind()
     for key, value in values.items():
         if key not in known:
             raise SpireError(f"{path}: unknown key {key!r}; known are {', '.join(known)}")
-        default = getattr(kind(), key)
-        if isinstance(default, float) and isinstance(value, int):
-            values[key] = float(value)
-        elif default is not None and type(values[key]) is not type(default):
+        default = getattr(defaults, key)
+        if isinstance(default, float):
+            values[key] = _number(value)
+        if default is not None and type(values[key]) is not type(default):
             raise SpireError(f"{path}: {key}: {value!r} is not a {type(default).__name__}")
-    return kind(**values)
+    try:
+        return kind(**values)
+    except SpireError as error:
+        raise SpireError(f"{path}: {error}") from None
+
+
+def _number(value: Any) -> Any:
+    """A float where it is meant as one: YAML 1.1 reads 1e-3 as a word and 1 as an integer."""
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        return value

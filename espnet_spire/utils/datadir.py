@@ -97,7 +97,13 @@ def read_rejected(path: PathLike) -> Dict[str, str]:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         raise SpireError(f"{path}: no such file") from None
-    return dict(line.split("\t", 1) for line in lines)
+    rejected = {}
+    for number, line in enumerate(lines, 1):
+        key, tab, reason = line.partition("\t")
+        if not key or not tab:
+            raise SpireError(f"{path}, line {number}: {line[:40]!r} is not 'key, tab, reason'")
+        rejected[key] = reason
+    return rejected
 
 
 def speakers_to_utterances(utt2spk: Mapping[str, str]) -> Dict[str, str]:

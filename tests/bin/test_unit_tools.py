@@ -155,6 +155,13 @@ def test_unit_bpe_there_and_back(unit_files, tmp_path, capsys):
     apply_unit_bpe.main(["--units", *outs, "--model", model, "--out", *back, "--invert"])
     for i in "12":
         assert (tmp_path / f"b{i}").read_text() == (tmp_path / f"u{i}").read_text()
+    assert not list(tmp_path.glob("*.rejected.tsv"))
+
+    # Whoever reads the subwords is told as much as who reads the units.
+    (tmp_path / "u1.rejected.tsv").write_text("z\tno samples\n")
+    apply_unit_bpe.main(["--units", *unit_files, "--model", model, "--out", *outs])
+    assert [path.name for path in tmp_path.glob("o*.rejected.tsv")] == ["o1.rejected.tsv"]
+    assert (tmp_path / "o1.rejected.tsv").read_text() == "z\tno samples\n"
 
     learn_unit_bpe.main([*command, "--num_units", "4", "--max_utterances", "1"])
     assert "from 1 of 3 utterances" in capsys.readouterr().out

@@ -1,5 +1,6 @@
 """Formatting: any audio to 16 kHz mono, filters, errors, and no work twice."""
 
+import inspect
 import os
 
 import numpy as np
@@ -199,6 +200,42 @@ def test_other_times_of_a_segment_are_noticed(mixed, tmp_path):
     (mixed / "segments").write_text("a a 0.0 0.5\nb b 0.0 0.5\nc c 0.1 0.35\n")
     run(mixed, tmp_path / "out")
     assert read_table(tmp_path / "out/utt2num_samples") == {"a": "8000", "b": "8000", "c": "4000"}
+
+
+def test_arks_are_converted_once(tmp_path, make_data_dir):
+    tones = {"a": sine(440, 0.5, 16000), "b": sine(3000, 0.5, 16000)}
+    data = make_data_dir(tmp_path / "raw", tones)
+
+    def write_ark():
+        with open(tmp_path / "x.ark", "wb") as ark, open(data / "wav.scp", "w") as scp:
+            for key in "ab":
+                ark.write(f"{key} ".encode())
+                scp.write(f"{key} {tmp_path}/x.ark:{ark.tell()}\n")
+                ark.write((data / f"audio/{key}.wav").read_bytes())
+
+    def times():
+        return {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out/audio").glob("*.flac")}
+
+    write_ark()
+    run(data, tmp_path / "out")
+    first = times()
+    assert soundfile.info(str(tmp_path / "out/audio/b.flac")).frames == 8000
+    run(data, tmp_path / "out")
+    assert times() == first
+    # another ark of that name: both may have changed
+    soundfile.write(data / "audio/b.wav", sine(200, 0.25, 16000), 16000)
+    write_ark()
+    run(data, tmp_path / "out")
+    assert read_table(tmp_path / "out/utt2num_samples") == {"a": "8000", "b": "4000"}
+    assert all(times()[name] > first[name] for name in first)
+
+
+def test_one_in_a_thousand_by_default(lengths, tmp_path):
+    assert format_data.get_parser().get_default("max_rejected") == 0.001
+    assert inspect.signature(format_data_dir).parameters["max_rejected"].default == 0.001
+    (lengths / "audio/a.wav").write_bytes(b"no recording any more")
+    with pytest.raises(SpireError, match="1 of 4 utterances are unusable"):
+        run(lengths, tmp_path / "out")
 
 
 def test_invalid_directories(mixed, tmp_path):

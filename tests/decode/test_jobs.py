@@ -2,7 +2,8 @@
 
 import pytest
 
-from espnet_spire.decode.jobs import Job, check_job, job_turns, order_jobs, parse_job
+from espnet_spire.decode.jobs import job_turns, order_jobs
+from espnet_spire.text.jobs import parse_job
 from espnet_spire.text.prompts import Turn
 from espnet_spire.utils.errors import SpireError
 
@@ -18,34 +19,6 @@ def data(tmp_path):
 
 def never():
     raise AssertionError("nobody asked for transcripts")
-
-
-def test_parse():
-    assert parse_job("st_cascade.en-zh") == Job("st_cascade", "en", "zh")
-    assert parse_job("asr.en-en").name == "asr.en-en"
-
-
-@pytest.mark.parametrize(
-    "name, words",
-    [
-        ("st", "not TASK.SRC-TGT"),
-        ("st.ende", "not TASK.SRC-TGT"),
-        ("tts.en-de", "not TASK.SRC-TGT .*asr, mt, st, st_cascade"),
-        ("", "not TASK.SRC-TGT"),
-        ("st.en-xx", "language 'xx' is unknown"),
-        ("asr.en-de", "asr needs one language"),
-        ("mt.de-de", "other tasks two"),
-    ],
-)
-def test_bad_jobs(name, words):
-    with pytest.raises(SpireError, match=words):
-        parse_job(name)
-
-
-def test_check_job():
-    assert check_job(Job("asr", "en", "en")) == Job("asr", "en", "en")
-    with pytest.raises(SpireError, match="job st.en-en"):
-        check_job(Job("st", "en", "en"))
 
 
 def test_transcription_comes_first():

@@ -3,11 +3,12 @@
 import pytest
 from helpers_lm import UNITS_NAME, make_data_dir
 
-from espnet_spire.bin import spire_inference
+from espnet_spire.bin import score, spire_inference
 from espnet_spire.decode.generate import Answer, Generator
-from espnet_spire.decode.jobs import parse_job
 from espnet_spire.decode.run import decode, merge
-from espnet_spire.utils.datadir import read_table
+from espnet_spire.text.jobs import parse_job
+from espnet_spire.utils.atomic import read_json
+from espnet_spire.utils.datadir import read_rejected, read_table
 from espnet_spire.utils.errors import SpireError
 
 JOBS = [parse_job(name) for name in ("st_cascade.en-de", "asr.en-en", "st.en-de", "mt.de-en")]
@@ -52,7 +53,10 @@ def test_three_shards_merged_equal_one(tmp_path, data, generator):
         )
     merge(JOBS, data_dir=data, out=tmp_path / "three", num_shards=3)
     one = files(tmp_path / "one")
-    assert sorted(one) == sorted(f"{job.name}/{name}" for job in JOBS for name in ("cut", "text"))
+    names = [f"{job.name}/{name}" for job in JOBS for name in ("cut", "text")]
+    names += [f"{job.name}/rejected.tsv" for job in JOBS[:3]]
+    assert sorted(one) == sorted(names)
+    assert one["asr.en-en/rejected.tsv"] == b""
     assert files(tmp_path / "three") == one
     texts = read_table(tmp_path / "one" / "asr.en-en" / "text", allow_empty_value=True)
     assert list(texts) == [f"utt{i:03d}" for i in range(7)]
@@ -106,6 +110,75 @@ def test_an_utterance_without_units_is_named(tmp_path, data):
         )
     with pytest.raises(SpireError, match="--units is needed"):
         decode(lambda: None, JOBS[1:2], data_dir=data, units=None, out=tmp_path / "out")
+
+
+def reject(data, *keys):
+    """Take utterances out of the unit file and list them, as extraction does."""
+    lines = (data / UNITS_NAME).read_text().splitlines(keepends=True)
+    kept = [line for line in lines if line.split()[0] not in keys]
+    (data / UNITS_NAME).write_text("".join(kept))
+    (data / f"{UNITS_NAME}.rejected.tsv").write_text(
+        "".join(f"{key}\tno samples\n" for key in keys)
+    )
+
+
+@pytest.mark.parametrize("num_shards", [1, 3])
+def test_rejected_utterances_get_empty_hypotheses(tmp_path, data, lm_tokenizer, caplog, num_shards):
+    reject(data, "utt002", "utt005")
+    out = tmp_path / "out"
+    asked = {}
+    for shard in range(1, num_shards + 1):
+        recorder = Recorder(lm_tokenizer)
+        options = {"num_shards": num_shards, "shard": shard, "out": out, "data_dir": data}
+        # The cascade in a call of its own: it is told by asr's results, not by the unit file.
+        decode(lambda recorder=recorder: recorder, JOBS[1:], units=data / UNITS_NAME, **options)
+        decode(lambda recorder=recorder: recorder, JOBS[:1], units=None, **options)
+        for name, prompts in recorder.asked.items():
+            asked[name] = asked.get(name, 0) + len(prompts)
+    if num_shards > 1:
+        merge(JOBS, data_dir=data, out=out, num_shards=num_shards)
+    speech = ("asr.en-en", "st.en-de", "st_cascade.en-de")
+    assert asked == {**dict.fromkeys(speech, 5), "mt.de-en": 7}
+    for name in speech:
+        texts = read_table(out / name / "text", allow_empty_value=True)
+        assert list(texts) == [f"utt{i:03d}" for i in range(7)]
+        assert [key for key, text in texts.items() if not text] == ["utt002", "utt005"]
+        assert read_rejected(out / name / "rejected.tsv") == {
+            "utt002": "no samples",
+            "utt005": "no samples",
+        }
+        assert (
+            f"{name}: 2 of 7 utterances have no units, their hypotheses are empty;"
+            f" see {out / name / 'rejected.tsv'}"
+        ) in caplog.text
+    assert all(read_table(out / "mt.de-en" / "text").values())
+    assert sorted(path.name for path in (out / "mt.de-en").iterdir()) == ["cut", "text"]
+    assert not list(out.glob("*/.*"))
+
+
+def test_rejected_utterances_are_scored_as_wholly_wrong(tmp_path, data, lm_tokenizer):
+    reject(data, "utt005")  # "the cook cuts bread"
+    out = tmp_path / "out"
+    decode(
+        lambda: Recorder(lm_tokenizer), JOBS[:3], data_dir=data, units=data / UNITS_NAME, out=out
+    )
+    score.main(["--decode_dir", str(out), "--data_dir", str(data)])
+    result = read_json(out / "asr.en-en" / "score_wer" / "score.json")
+    assert result["missing_hypotheses"]["count"] == 0
+    (entry,) = [e for e in result["per_utterance"] if e["utterance"] == "utt005"]
+    assert (entry["hypothesis"], entry["deletions"], entry["hits"]) == ("", 4, 0)
+    for name in ("st.en-de", "st_cascade.en-de"):
+        entries = read_json(out / name / "score_bleu" / "score.json")["per_utterance"]
+        assert [e["chrf"] for e in entries if not e["hypothesis"]] == [0.0]
+
+
+def test_only_what_is_listed_may_be_missing(tmp_path, data, lm_tokenizer):
+    reject(data, "utt002", "utt005")
+    (data / f"{UNITS_NAME}.rejected.tsv").write_text("utt002\tno samples\n")
+    with pytest.raises(SpireError, match="utterance utt005 of .*test is missing and .*not list it"):
+        decode(
+            lambda: None, JOBS[1:2], data_dir=data, units=data / UNITS_NAME, out=tmp_path / "out"
+        )
 
 
 def test_an_utterance_without_source_text_is_named(tmp_path, data):

@@ -123,12 +123,16 @@ def test_units_as_subwords(recipe):
         assert f"{step}: up to date" in again
     bpe = load_unit_bpe(recipe.path / "exp/kmeans/standin_hubert_small_2_100clusters_bpe300")
     extended = recipe.path / "exp/standin_tower_small_km100_bpe300"
-    first = json.loads((extended / "spire.json").read_text())["first_unit_id"]
+    described = json.loads((extended / "spire.json").read_text())
+    assert described["codebook"]["num_clusters"] == described["unit_bpe"]["num_units"] == 100
+    assert described["unit_bpe"]["vocab_size"] == described["num_units"] == 300
+    first = described["first_unit_id"]
     tokenizer = AutoTokenizer.from_pretrained(extended)
     for name in ("train_cpt", "dev", "test"):
         plain = read_table(recipe.path / f"dump/raw/{name}/{UNITS}")
         shorter = read_table(recipe.path / f"dump/raw/{name}/{UNITS}_bpe300")
         assert list(shorter) == list(plain)
+        assert (recipe.path / f"dump/raw/{name}/{UNITS}_bpe300.rejected.tsv").read_text() == ""
         numbers = {key: [int(n) for n in line.split()] for key, line in shorter.items()}
         for key, line in plain.items():
             assert " ".join(map(str, bpe.decode(numbers[key]))) == line

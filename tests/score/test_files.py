@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from espnet_spire.bin import score as bin_score
-from espnet_spire.score.files import Job, jobs_of, parse_pair, render, score_job
+from espnet_spire.score.files import Job, jobs_of, render, score_job
 from espnet_spire.utils.errors import SpireError
 
 REF = "a The cat sat.\nb hello there my friend\nc [noise]\nd x y\n"
@@ -150,21 +150,6 @@ def test_unknown_task_and_language(tmp_path):
         score_job(Job("tts", job.ref, job.hyp, "en", job.out))
     with pytest.raises(SpireError, match="'English' is not an ISO 639-1"):
         score_job(Job("asr", job.ref, job.hyp, "English", job.out))
-
-
-@pytest.mark.parametrize(
-    "name, expected",
-    [
-        ("asr.en-en", ("asr", "en", "en")),
-        ("st_cascade.en-zh", ("st_cascade", "en", "zh")),
-        ("st.en_de", None),
-        ("tts.en-en", None),
-        ("score_wer", None),
-        ("mt.en-de.bak", None),
-    ],
-)
-def test_parse_pair(name, expected):
-    assert parse_pair(name) == expected
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The extended vocabulary: ids, tokenizers in step, and how the new rows were drawn."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ from safetensors.numpy import load_file
 from espnet_spire.bin import extend_vocabulary as command
 from espnet_spire.text.prompts import Turn, multi_turn_st_conversation
 from espnet_spire.text.vocabulary import (
+    describe_units,
     draw_rows,
     extend_model,
     extend_tokenizer_json,
@@ -22,6 +24,8 @@ from espnet_spire.text.vocabulary import (
     read_spire_json,
 )
 from espnet_spire.train.examples import encode_chatml_prompt
+from espnet_spire.units.codebook import Codebook, codebook_identity, save_codebook
+from espnet_spire.units.subwords import learn_unit_bpe
 from espnet_spire.utils.errors import SpireError
 
 K = 20
@@ -141,6 +145,7 @@ def test_spire_json(extended_model, base_model, base_size):
         "init": "gaussian",
         "seed": 3,
         "codebook": None,
+        "unit_bpe": None,
     }
     assert read_spire_json(extended_model) == description
 
@@ -195,14 +200,82 @@ def test_seed(base_model, extended_model, tmp_path):
     assert files[0].read_bytes() != (tmp_path / "other/model.safetensors").read_bytes()
 
 
+def make_codebook(path, num_clusters, value=0.0):
+    description = {"num_clusters": num_clusters, "dim": 2, "layer": 22}
+    save_codebook(Codebook(torch.full((num_clusters, 2), value), description), path)
+    return path
+
+
+def sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def unit_bpe(tmp_path):
+    """A codebook of 4 units, and 5 subwords of them."""
+    book = make_codebook(tmp_path / "book", 4)
+    (tmp_path / "units").write_text("a 1 2 3 1 2\nb 1 2\n")
+    learn_unit_bpe(
+        *([tmp_path / "units"], 4, 5, tmp_path / "bpe"),
+        max_utterances=10,
+        codebook=codebook_identity(book),
+    )
+    return book, tmp_path / "bpe"
+
+
+def test_command_with_unit_bpe(base_model, base_size, unit_bpe, tmp_path):
+    book, bpe = unit_bpe
+    out = str(tmp_path / "out")
+    options = ["--base", base_model, "--out", out, "--num_units", "5", "--unit-bpe", str(bpe)]
+    command.main([*options, "--codebook", str(book)])
+    described = read_spire_json(out)
+    assert described["num_units"] == 5 and described["vocab_size"] == base_size + 5 + 5 + 2
+    assert described["codebook"] == {
+        **{"num_clusters": 4, "dim": 2, "layer": 22},
+        "sha256": sha256(book / "codebook.safetensors"),
+    }
+    assert described["unit_bpe"] == {
+        **{"num_units": 4, "vocab_size": 5, "max_piece_units": 16, "seed": 0},
+        **{"utterances": 2, "of_utterances": 2, "units": 7, "numbers": 4},
+        "sha256": sha256(bpe / "unit_bpe.model"),
+    }
+
+
+def test_units_of_a_unit_bpe_must_fit(base_model, unit_bpe, tmp_path):
+    book, bpe = unit_bpe
+    # Without --codebook: the one that the unit BPE was learned with.
+    assert describe_units(5, None, bpe) == describe_units(5, book, bpe)
+    # An imported one, of which nothing but K is known.
+    stored = json.loads((bpe / "unit_bpe.json").read_text())
+    (bpe / "unit_bpe.json").write_text(json.dumps({**stored, "codebook": None}))
+    assert describe_units(5, book, bpe)["codebook"] == codebook_identity(book)
+    assert describe_units(5, None, bpe)["codebook"] is None
+    (bpe / "unit_bpe.json").write_text(json.dumps(stored))
+
+    with pytest.raises(SpireError, match="bpe has a vocabulary of 5, --num_units is 4"):
+        extend_vocabulary(base_model, 4, tmp_path / "out", codebook=book, unit_bpe=bpe)
+    larger = make_codebook(tmp_path / "larger", 5)
+    with pytest.raises(SpireError, match="larger has 5 clusters, .*bpe was learned on 4 units"):
+        describe_units(5, larger, bpe)
+    other = make_codebook(tmp_path / "other", 4, 1.0)
+    with pytest.raises(SpireError, match="bpe was learned on units of another codebook than .*oth"):
+        describe_units(5, other, bpe)
+    with pytest.raises(SpireError, match="learn_unit_bpe makes it"):
+        describe_units(5, book, tmp_path)
+    with pytest.raises(SpireError, match="learn_kmeans makes a codebook"):
+        describe_units(5, tmp_path, None)
+
+
 def test_command_with_codebook_and_mean(base_model, base_size, tmp_path):
-    book = tmp_path / "book"
-    book.mkdir()
-    (book / "codebook.json").write_text('{"num_clusters": 20, "layer": 22}')
+    book = make_codebook(tmp_path / "book", 20)
     out = str(tmp_path / "out")
     options = ["--base", base_model, "--out", out, "--codebook", str(book), "--init", "mean"]
     command.main([*options, "--num-units=20"])
-    assert read_spire_json(out)["codebook"] == {"num_clusters": 20, "layer": 22}
+    assert read_spire_json(out)["codebook"] == {
+        **{"num_clusters": 20, "dim": 2, "layer": 22},
+        "sha256": sha256(book / "codebook.safetensors"),
+    }
+    assert read_spire_json(out)["unit_bpe"] is None
     for values in load_file(f"{out}/model.safetensors").values():
         if len(values) % 64 == 0 and len(values) > base_size:
             expected = np.broadcast_to(values[:base_size].mean(axis=0), values[base_size:].shape)

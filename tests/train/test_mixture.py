@@ -307,6 +307,54 @@ def test_what_is_rejected_is_listed(tmp_path, lm_data, lm_tokenizer):
     assert max(table["length"]) <= 100 and not set(rejected) & set(table["key"])
 
 
+def test_utterances_without_units_are_left_out_and_counted(tmp_path, lm_data, lm_tokenizer, caplog):
+    lines = (lm_data / UNITS_NAME).read_text().splitlines()
+    (lm_data / UNITS_NAME).write_text("\n".join(lines[:3] + lines[4:-1]) + "\n")
+    listed = lm_data / f"{UNITS_NAME}.rejected.tsv"
+    listed.write_text("utt003\ta.wav: no samples\nutt023\ttoo short\nutt999\tnot here\n")
+    (lm_data / "text.tc.en").write_text((lm_data / "text").read_text())
+    data = str(lm_data)
+    mix = mixture(
+        {"name": "asr", "task": "asr", "data_dir": data},
+        {"name": "st", "task": "st", "data_dir": data, "targets": ["de", "en"]},
+        {"name": "mts", "task": "st_multi_turn", "data_dir": data, "targets": ["de"]},
+        {"name": "mt", "task": "mt", "text_dir": data, "pairs": ["en-de"]},
+    )
+    report = build(mix, lm_tokenizer, tmp_path / "out")
+    assert [
+        (r["examples"], r["available"], r["rejected"], r["without_units"])
+        for r in report["sources"]
+    ] == [(22, 22, 2, 2), (44, 44, 4, 4), (22, 22, 2, 2), (24, 24, 0, 0)]
+    rejected = read_rejected(tmp_path / "out" / "rejected.tsv")
+    assert sorted(rejected) == [
+        *("asr:utt003", "asr:utt023", "mts:utt003.de", "mts:utt023.de"),
+        *("st:utt003.de", "st:utt003.en", "st:utt023.de", "st:utt023.en"),
+    ]
+    assert rejected["asr:utt003"] == "no units: a.wav: no samples"
+    assert "source st: 4 of 48 examples are left out, their utterances have no units" in caplog.text
+    assert "source mt:" not in caplog.text
+    listed.write_text("utt003\ta.wav: no samples\n")
+    with pytest.raises(SpireError, match=rf"{UNITS_NAME}: utterance utt023 of .*/text is missing"):
+        build(mix, lm_tokenizer, tmp_path / "out")
+    listed.unlink()
+    with pytest.raises(SpireError, match=rf"{UNITS_NAME}: utterance utt003 of .*/text is missing"):
+        build(mix, lm_tokenizer, tmp_path / "out")
+
+
+def test_a_range_without_an_utterance_does_not_count_it(tmp_path, lm_data, lm_tokenizer):
+    lines = (lm_data / UNITS_NAME).read_text().splitlines()
+    (lm_data / UNITS_NAME).write_text("\n".join(lines[1:]) + "\n")
+    (lm_data / f"{UNITS_NAME}.rejected.tsv").write_text("utt000\tno samples\n")
+    source = {"task": "asr", "data_dir": str(lm_data)}
+    mix = mixture(
+        {**source, "name": "low", "range": [0, 0.5]}, {**source, "name": "high", "range": [0.5, 1]}
+    )
+    low, high = build(mix, lm_tokenizer, tmp_path / "out")["sources"]
+    here = sample_position(0, "range", "utt000") < 0.5
+    assert (low["without_units"], high["without_units"]) == (int(here), int(not here))
+    assert low["available"] + high["available"] == 23
+
+
 def test_a_conversation_without_an_answer_is_rejected(tmp_path, lm_tokenizer):
     conversations = [[("human", "Q")], [("human", "Q"), ("gpt", "A")], []]
     blocks = write_blocks(tmp_path / "b.jsonl", conversations)

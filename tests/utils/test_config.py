@@ -16,6 +16,10 @@ class Settings:
     limit: Optional[int] = None
     sizes: List[int] = field(default_factory=lambda: [1])
 
+    def __post_init__(self):
+        if self.width < 1:
+            raise SpireError(f"width: {self.width} must be above 0")
+
 
 def read(tmp_path, text):
     path = tmp_path / "conf.yaml"
@@ -34,6 +38,9 @@ def test_values(tmp_path):
     settings = read(tmp_path, text)
     assert settings == Settings(4, 1.0, "big", True, 3, [2, 3])
     assert isinstance(settings.rate, float)
+    # words in YAML 1.1, which wants 1.0e-3
+    assert read(tmp_path, "rate: 1e-3").rate == 0.001
+    assert read(tmp_path, "rate: 2.5e-4").rate == 0.00025
 
 
 @pytest.mark.parametrize(
@@ -44,7 +51,11 @@ def test_values(tmp_path):
         ("width: true", "conf.yaml: width: True is not a int"),
         ("name: 7", "conf.yaml: name: 7 is not a str"),
         ("rate: fast", "conf.yaml: rate: 'fast' is not a float"),
-        ("rate: 1e-3", "conf.yaml: rate: '1e-3' is not a float"),  # YAML 1.1 wants 1.0e-3
+        ("rate: true", "conf.yaml: rate: True is not a float"),
+        ("rate: [1.0]", "conf.yaml: rate: .1.0. is not a float"),
+        ("width: 1e3", "conf.yaml: width: '1e3' is not a int"),
+        ("fast: 1", "conf.yaml: fast: 1 is not a bool"),
+        ("width: 0", "conf.yaml: width: 0 must be above 0"),
         ("sizes: 3", "conf.yaml: sizes: 3 is not a list"),
         ("width: [1", "conf.yaml: not valid YAML: .*line 1"),
         ("- width", "conf.yaml: 'key: value' lines were expected"),
@@ -55,6 +66,12 @@ def test_errors_name_file_and_key(tmp_path, text, message):
     with pytest.raises(SpireError, match=message) as caught:
         read(tmp_path, text)
     assert "\n" not in str(caught.value)
+
+
+def test_not_utf8(tmp_path):
+    (tmp_path / "conf.yaml").write_bytes(b"name: \xff\n")
+    with pytest.raises(SpireError, match="conf.yaml: not valid YAML"):
+        read_config(tmp_path / "conf.yaml", Settings)
 
 
 def test_missing(tmp_path):

@@ -124,6 +124,9 @@ def test_rejected(tmp_path):
     assert read_rejected(path) == {}
     with pytest.raises(SpireError, match="gone: no such file"):
         read_rejected(tmp_path / "gone")
+    path.write_text("a\tno samples\nb no tab\n")
+    with pytest.raises(SpireError, match="rejected.tsv, line 2: 'b no tab' is not 'key, tab"):
+        read_rejected(path)
 
 
 def test_speakers():

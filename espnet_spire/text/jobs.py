@@ -1,0 +1,46 @@
+"""Names of what is decoded and scored: ``<task>.<src>-<tgt>``, such as ``st_cascade.en-de``."""
+
+import re
+from typing import NamedTuple, Optional
+
+from espnet_spire.text.languages import language_name
+from espnet_spire.utils.errors import SpireError
+
+# In the order of decoding: the self-cascade reads what asr wrote.
+TASKS = ("asr", "mt", "st", "st_cascade")
+_NAME = re.compile(rf"({'|'.join(TASKS)})\.([a-z]{{2}})-([a-z]{{2}})")
+
+
+class Job(NamedTuple):
+    """One task and language pair (ISO 639-1); results lie in a directory of its name."""
+
+    task: str
+    src: str
+    tgt: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.task}.{self.src}-{self.tgt}"
+
+
+def match_job(name: str) -> Optional[Job]:
+    """``st.en-de`` → Job("st", "en", "de"); ``None`` for any other name."""
+    found = _NAME.fullmatch(name)
+    return Job(*found.groups()) if found else None
+
+
+def parse_job(name: str) -> Job:
+    """What a user asks for: languages must be known and fit the task."""
+    job = match_job(name)
+    if job is None:
+        raise SpireError(f"job {name!r}: not TASK.SRC-TGT with a task of {', '.join(TASKS)}")
+    for lang in (job.src, job.tgt):
+        language_name(lang)
+    return check_job(job)
+
+
+def check_job(job: Job) -> Job:
+    """Transcription stays in a language, translation leaves it."""
+    if (job.task == "asr") != (job.src == job.tgt):
+        raise SpireError(f"job {job.name}: asr needs one language, other tasks two")
+    return job
