@@ -5,6 +5,7 @@ from espnet_spire.utils.cli import (
     add_compute_options,
     add_encoder_options,
     add_shard_options,
+    batch_seconds,
     check_shard,
     default_device,
     run,
@@ -18,8 +19,6 @@ def get_parser():
     parser.add_argument("--codebook", required=True, help="codebook directory")
     parser.add_argument("--out", nargs="+", required=True, help="unit file for each data dir")
     parser.add_argument("--keep_repeats", action="store_true", help="do not merge repeats")
-    parser.add_argument("--batch_seconds", type=float, default=40.0, help="padded audio a batch")
-    parser.add_argument("--num_workers", type=int, default=2, help="threads that decode audio")
     add_compute_options(parser)
     parser.add_argument(
         "--max_rejected",
@@ -42,8 +41,6 @@ def main(cmd=None):
     check_shard(args.num_shards, args.shard)
     if len(args.out) != len(args.data_dir):
         raise SpireError(f"{len(args.data_dir)} --data_dir need as many --out")
-    if not args.batch_seconds > 0:
-        raise SpireError(f"--batch_seconds {args.batch_seconds}: must be more than 0")
     if args.num_workers < 0:
         raise SpireError(f"--num_workers {args.num_workers}: must be 0 or more")
     if not args.merge:
@@ -57,7 +54,7 @@ def main(cmd=None):
             window_seconds=args.window_seconds,
             pooling=Pooling(args.pooling, args.pool_frames),
         )
-        options = Options(args.keep_repeats, args.batch_seconds, args.num_workers)
+        options = Options(args.keep_repeats, batch_seconds(args), args.num_workers)
         job = Job(encoder, Assigner(codebook, encoder.device), codebook, options)
     for data_dir, out in zip(args.data_dir, args.out, strict=True):
         if not args.merge:

@@ -35,13 +35,15 @@ def main(cmd=None):
     limits = Limits(args.min_wav_duration, args.max_wav_duration)
     with converters(args.nj) as pool:
         for data_dir, out in zip(args.data_dir, args.out, strict=True):
+            # A test set is scored whole or not at all.
+            whole = data_dir in args.unfiltered
             rejected = format_data_dir(
                 data_dir,
                 out,
-                limits=Limits() if data_dir in args.unfiltered else limits,
+                limits=Limits() if whole else limits,
                 pool=pool,
                 audio_format=args.audio_format,
-                max_rejected=args.max_rejected,
+                max_rejected=0.0 if whole else args.max_rejected,
             )
             logging.info("%s: %d utterances left out", out, len(rejected))
 

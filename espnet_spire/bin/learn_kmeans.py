@@ -8,6 +8,7 @@ from espnet_spire.utils.cli import (
     add_compute_options,
     add_encoder_options,
     add_shard_options,
+    batch_seconds,
     check_shard,
     default_device,
     run,
@@ -33,8 +34,6 @@ def get_parser():
         " no limit",
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--batch_seconds", type=float, default=40.0, help="padded audio a batch")
-    parser.add_argument("--num_workers", type=int, default=2, help="threads that decode audio")
     parser.add_argument(
         "--max_gib",
         type=float,
@@ -107,7 +106,7 @@ def main(cmd=None):
         full_batch=args.full_batch,
         backend=args.backend,
         max_bytes=int(args.max_gib * 2**30) - PROCESS_BYTES,
-        batch_seconds=args.batch_seconds,
+        batch_seconds=batch_seconds(args),
     )
     about_encoder = {"dtype": args.dtype, "window_seconds": args.window_seconds}
     work = work_directory(args.out)

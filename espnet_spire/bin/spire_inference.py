@@ -47,7 +47,7 @@ def main(cmd=None):
 
         return Generator(
             args.model,
-            device=default_device(args.device),
+            device=default_device(args.device, args.shard),
             dtype=args.dtype,
             batch_tokens=args.batch_tokens,
             max_new_tokens=args.max_new_tokens,

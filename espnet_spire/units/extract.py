@@ -23,6 +23,7 @@ from espnet_spire.units.encoder import Encoder
 from espnet_spire.units.notation import merge_repeats, units_to_line
 from espnet_spire.units.reader import Decoded, read_ahead
 from espnet_spire.units.sources import Source, iter_sources
+from espnet_spire.units.unit_files import rejected_file
 from espnet_spire.utils.atomic import PathLike, atomic_write, write_json
 from espnet_spire.utils.datadir import SEGMENTS, WAV_SCP
 from espnet_spire.utils.digest import file_sha256
@@ -326,7 +327,7 @@ def join_jobs(out: PathLike, num_shards: int, *, max_rejected: float) -> Summary
         if not finished:
             raise SpireError(f"{path}: job {shard} of {num_shards} has not finished; run it again")
     first: Optional[Tuple[str, str]] = None
-    rejected_out = f"{out}.rejected.tsv"
+    rejected_out = rejected_file(out)
     few = summary.rejected <= max_rejected * (summary.utterances + summary.rejected)
     with atomic_write(rejected_out) as rejected_stream:
         with atomic_write(out) if few and summary.utterances else open(os.devnull, "w") as stream:

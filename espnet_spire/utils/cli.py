@@ -74,6 +74,12 @@ def add_encoder_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--window_seconds", type=float, default=100.0, help="longer audio is encoded in such parts"
     )
+    parser.add_argument(
+        "--batch_seconds",
+        type=float,
+        help="padded audio a batch, by default 40 on a CPU and 400 on a GPU",
+    )
+    parser.add_argument("--num_workers", type=int, default=2, help="threads that decode audio")
     parser.add_argument("--pooling", default="mean", help="how frames are joined: mean or max")
     parser.add_argument(
         "--pool_frames", type=int, default=1, help="frames that become one: 2 for 25 Hz, 4 for 12.5"
@@ -110,9 +116,18 @@ def default_device(device: str, shard: int = 1) -> str:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise SpireError(f"--device {device}: torch sees no GPU here; use --device cpu")
-    if device == "cuda":
+    if device == "cuda" and torch.cuda.device_count() > 1:
         return f"cuda:{(shard - 1) % torch.cuda.device_count()}"
     return device
+
+
+def batch_seconds(args: argparse.Namespace) -> float:
+    """``--batch_seconds``, or what keeps the device busy."""
+    if args.batch_seconds is None:
+        return 400.0 if default_device(args.device).startswith("cuda") else 40.0
+    if not args.batch_seconds > 0:
+        raise SpireError(f"--batch_seconds {args.batch_seconds}: must be more than 0")
+    return args.batch_seconds
 
 
 def setup_logging() -> None:

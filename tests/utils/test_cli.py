@@ -85,8 +85,14 @@ def test_devices(monkeypatch):
     with pytest.raises(SpireError, match="--device cuda:1: torch sees no GPU here"):
         default_device("cuda:1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert default_device("auto") == "cuda"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert default_device("auto", shard=2) == "cuda"
     assert default_device("cuda:1") == "cuda:1"
+    # jobs share what GPUs there are
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [default_device("cuda", shard) for shard in (1, 2, 3)] == ["cuda:0", "cuda:1", "cuda:0"]
+    assert default_device("cuda:1", shard=1) == "cuda:1"
+    assert default_device("cpu", shard=2) == "cpu"
 
 
 def raising(error):
