@@ -34,8 +34,8 @@ def main(cmd=None):
     args = get_parser().parse_args(cmd)
     from espnet_spire.units.assign import Assigner
     from espnet_spire.units.codebook import load_codebook
-    from espnet_spire.units.encoder import Pooling, load_encoder
-    from espnet_spire.units.extract import Job, Options, join_jobs
+    from espnet_spire.units.encoder import Pooling, describe_encoder, load_encoder
+    from espnet_spire.units.extract import Job, Options, join_jobs, settings_of
     from espnet_spire.utils.errors import SpireError
 
     check_shard(args.num_shards, args.shard)
@@ -43,8 +43,22 @@ def main(cmd=None):
         raise SpireError(f"{len(args.data_dir)} --data_dir need as many --out")
     if args.num_workers < 0:
         raise SpireError(f"--num_workers {args.num_workers}: must be 0 or more")
-    if not args.merge:
-        codebook = load_codebook(args.codebook)
+    if not 0 <= args.max_rejected <= 1:
+        raise SpireError(f"--max_rejected {args.max_rejected}: must be between 0 and 1")
+    sets = list(zip(args.data_dir, args.out, strict=True))
+    codebook = load_codebook(args.codebook)
+    options = Options(args.keep_repeats, batch_seconds(args), args.num_workers)
+    pooling = Pooling(args.pooling, args.pool_frames)
+    if args.merge:
+        description = describe_encoder(
+            args.encoder, args.layer, normalization_eps=args.normalization_eps, pooling=pooling
+        )
+        description.update(window_seconds=args.window_seconds, dtype=args.dtype)
+        settings = settings_of(description, codebook, options)
+        if args.batch_seconds is None:
+            # it depends on the device of the jobs, which need not be this one
+            del settings["batch_seconds"]
+    else:
         encoder = load_encoder(
             args.encoder,
             args.layer,
@@ -52,16 +66,28 @@ def main(cmd=None):
             dtype=args.dtype,
             normalization_eps=args.normalization_eps,
             window_seconds=args.window_seconds,
-            pooling=Pooling(args.pooling, args.pool_frames),
+            pooling=pooling,
         )
-        options = Options(args.keep_repeats, batch_seconds(args), args.num_workers)
         job = Job(encoder, Assigner(codebook, encoder.device), codebook, options)
-    for data_dir, out in zip(args.data_dir, args.out, strict=True):
+        settings = job.settings
+    problems = []
+    for data_dir, out in sets:
         if not args.merge:
             job.run(data_dir, out, num_shards=args.num_shards, shard=args.shard)
         if args.merge or args.num_shards == 1:
-            summary = join_jobs(out, args.num_shards, max_rejected=args.max_rejected)
-            print(f"{out}: {summary.line()}")
+            try:
+                summary = join_jobs(
+                    data_dir,
+                    out,
+                    args.num_shards,
+                    max_rejected=args.max_rejected,
+                    settings=settings,
+                )
+                print(f"{out}: {summary.line()}")
+            except SpireError as error:  # the other sets are finished all the same
+                problems.append(error)
+    if problems:
+        raise problems[0]
 
 
 if __name__ == "__main__":

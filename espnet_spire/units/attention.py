@@ -9,8 +9,10 @@ from torch.nn import functional
 from espnet_spire.units.layout import Layout
 from espnet_spire.units.matmul import linear
 
-# On a CPU, sequences below have too little work a head for a product of its own.
-_SHORT = {torch.float32: 256, torch.bfloat16: 512}
+# On a CPU, float32 sequences below have too little work a head for a product of its own; bfloat16
+# ones take so many heads at once that their weights stay in the cache.
+_SHORT = 256
+_HEADS = 4
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, layout: Layout, heads: int) -> Tensor:
@@ -29,10 +31,10 @@ def attention(query: Tensor, key: Tensor, value: Tensor, layout: Layout, heads: 
     output = torch.empty_like(query)
     parts = (tensor.split(layout.lengths) for tensor in (query, key, value, output))
     for q, k, v, out in zip(*parts, strict=True):
-        if len(q) >= _SHORT[q.dtype]:
+        if q.dtype == torch.bfloat16:
+            _by_heads(q, k, v, out, heads)
+        elif len(q) >= _SHORT:
             _by_head(q, k, v, out, heads)
-        elif q.dtype == torch.bfloat16:
-            _products(q, k, v, out, heads)
         else:
             out.copy_(_fused(q[None], k[None], v[None], None, heads)[0])
     return output
@@ -50,15 +52,18 @@ def _by_head(query: Tensor, key: Tensor, value: Tensor, out: Tensor, heads: int)
         out[:, head * dim : (head + 1) * dim] = linear(weights, value[head])
 
 
-def _products(query: Tensor, key: Tensor, value: Tensor, out: Tensor, heads: int) -> None:
-    """A short sequence: all heads at once."""
+def _by_heads(query: Tensor, key: Tensor, value: Tensor, out: Tensor, heads: int) -> None:
+    """The same with batched products of a few heads."""
     frames, width = query.shape
     dim = width // heads
-    query = (query * dim**-0.5).view(frames, heads, dim).transpose(0, 1)
-    key = key.view(frames, heads, dim).permute(1, 2, 0)
-    weights = torch.bmm(query, key).softmax(dim=-1)
-    mixed = torch.bmm(weights, value.view(frames, heads, dim).transpose(0, 1))
-    out.copy_(mixed.transpose(0, 1).reshape(frames, width))
+    query = (query * dim**-0.5).view(frames, heads, dim).transpose(0, 1).contiguous()
+    key = key.view(frames, heads, dim).permute(1, 2, 0).contiguous()
+    value = value.view(frames, heads, dim).transpose(0, 1).contiguous()
+    out = out.view(frames, heads, dim)
+    for first in range(0, heads, _HEADS):
+        some = slice(first, first + _HEADS)
+        weights = torch.bmm(query[some], key[some]).softmax(dim=-1)
+        out[:, some] = torch.bmm(weights, value[some]).transpose(0, 1)
 
 
 def _padded(query: Tensor, key: Tensor, value: Tensor, layout: Layout, heads: int) -> Tensor:

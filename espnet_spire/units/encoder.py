@@ -4,7 +4,8 @@ Layer L of a transformer encoder is the residual stream after block L, *without*
 norm: ``hidden_states[L]`` of transformers. A batch gives what one utterance at a time gives.
 """
 
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence
+import math
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ FILTER_BANK_TYPES = ("wav2vec2-bert",)
 POOLINGS = ("mean", "max")
 # Longer audio is cut: attention over more than this costs more than it tells.
 WINDOW_SECONDS = 100.0
+# A last window shorter than this would have too little to look at.
+_TAIL_SECONDS = 1.0
 
 
 class Pooling(NamedTuple):
@@ -81,7 +84,10 @@ class Encoder:
         self.dim = model.dim
         self.device = model.device
         self.window_seconds = window_seconds
-        self.window = max(1, round(window_seconds * SAMPLE_RATE / model.framing.hop))
+        # Whole groups of pooled frames, so that windows can be pooled one by one.
+        frames = round(window_seconds * SAMPLE_RATE / model.framing.hop)
+        self.window = max(1, frames // pooling.frames) * pooling.frames
+        self.tail = min(self.window // 2, round(_TAIL_SECONDS * SAMPLE_RATE / model.framing.hop))
         # Whether __call__ and alone() differ by float32 rounding, or by that of bfloat16.
         self.rounds = model.dtype != torch.float32
         self.compares_alone = not (model.exact or self.rounds)
@@ -112,51 +118,59 @@ class Encoder:
         Raises:
             ValueError: an utterance is shorter than one frame.
         """
-        pieces, lengths, counts = [], [], []
-        for samples in batch:
+        found: List[List[Tensor]] = [[] for _ in batch]
+        for row, features in self.parts(batch):
+            found[row].append(features)
+        return [features[0] if len(features) == 1 else torch.cat(features) for features in found]
+
+    def parts(self, batch: Sequence[np.ndarray]) -> Iterator[Tuple[int, Tensor]]:
+        """What :meth:`__call__` gives, a window at a time: the memory of an hour of audio is one's.
+
+        Yields:
+            the number of an utterance in the batch, and features of its next window.
+        """
+        pieces, lengths, rows = [], [], []
+        for row, samples in enumerate(batch):
             prepared, windows = self._cut(samples)
             for first, last in windows:
                 pieces.append(self.model.piece(prepared, first, _open_end(last, windows)))
                 lengths.append(last - first)
-            counts.append(windows[-1][1])
-        features = torch.cat(
-            [
-                self.model.encode(pieces[start:end], lengths[start:end])
-                for start, end in self._groups(lengths)
-            ]
-        )
-        return [self.pooling(part) for part in features.split(counts)]
+                rows.append(row)
+        # The size of a batch of utterances is the caller's choice; one long utterance is cut.
+        most = self.window if len(batch) == 1 else max(self.window, sum(lengths))
+        for start, end in _groups(lengths, most):
+            features = self.model.encode(pieces[start:end], lengths[start:end])
+            for row, part in zip(rows[start:end], features.split(lengths[start:end]), strict=True):
+                yield row, self.pooling(part)
 
     def alone(self, samples: np.ndarray) -> Tensor:
         """One utterance by transformers' own forward pass in float32: what units are defined by."""
+        return torch.cat(list(self.parts_alone(samples)))
+
+    def parts_alone(self, samples: np.ndarray) -> Iterator[Tensor]:
+        """:meth:`alone`, a window at a time."""
         prepared, windows = self._cut(samples)
-        return self.pooling(
-            torch.cat(
-                [
-                    self.model.encode_alone(
-                        self.model.piece(prepared, first, _open_end(last, windows))
-                    )
-                    for first, last in windows
-                ]
-            )
-        )
+        for first, last in windows:
+            piece = self.model.piece(prepared, first, _open_end(last, windows))
+            yield self.pooling(self.model.encode_alone(piece))
 
     def _cut(self, samples: np.ndarray):
         frames = self.model.framing.num_frames(len(samples))
         if frames < 1:
             raise ValueError(f"{len(samples)} samples are shorter than one frame")
         most = self.window if self.model.can_cut else frames
-        return self.model.prepare(samples), frame_windows(frames, most)
+        return self.model.prepare(samples), frame_windows(frames, most, tail=self.tail)
 
-    def _groups(self, lengths: List[int]):
-        """Runs of windows of at most one whole window's frames: the memory of an hour of audio."""
-        start, total = 0, 0
-        for position, length in enumerate(lengths):
-            if position > start and total + length > self.window:
-                yield start, position
-                start, total = position, 0
-            total += length
-        yield start, len(lengths)
+
+def _groups(lengths: List[int], most: int) -> Iterator[Tuple[int, int]]:
+    """Runs of windows of at most ``most`` frames together."""
+    start, total = 0, 0
+    for position, length in enumerate(lengths):
+        if position > start and total + length > most:
+            yield start, position
+            start, total = position, 0
+        total += length
+    yield start, len(lengths)
 
 
 def _open_end(last: int, windows) -> Optional[int]:
@@ -182,6 +196,11 @@ def _read_config(name: str, layer: int):
         raise SpireError(f"--encoder {name}: wants {extractor.sampling_rate} Hz, not 16000")
     if not 1 <= layer <= config.num_hidden_layers:
         raise SpireError(f"--layer {layer}: {name} has layers 1 to {config.num_hidden_layers}")
+    activation = getattr(config, "feat_extract_activation", "gelu")
+    if config.model_type in WAVEFORM_TYPES and activation != "gelu":
+        raise SpireError(
+            f"--encoder {name}: feat_extract_activation {activation} is not supported, gelu is"
+        )
     return config, extractor
 
 
@@ -211,6 +230,7 @@ def describe_encoder(
     eps = NORMALIZE_EPS if normalization_eps is None else normalization_eps
     if not eps >= 0:
         raise SpireError(f"--normalization_eps {eps}: must not be negative")
+    hop = MfccModel.framing.hop
     if name == MFCC:
         kind, layer, normalization, dim = MFCC, 0, "none", MfccModel.dim
     else:
@@ -220,7 +240,7 @@ def describe_encoder(
             normalization = "mel_bin"
         else:
             normalization = "utterance" if extractor.do_normalize else "none"
-    hop = MfccModel.framing.hop  # of all encoders here
+            hop = math.prod(config.conv_stride)
     return {
         "encoder": str(name),
         "encoder_type": kind,
@@ -258,9 +278,12 @@ def load_encoder(
         name, layer, normalization_eps=normalization_eps, pooling=pooling
     )
     if name == MFCC:
+        if dtype != "float32":
+            raise SpireError(f"--dtype {dtype}: {MFCC} knows float32 only")
         model = MfccModel()
     else:
         model = _load_transformer(name, layer, device, getattr(torch, dtype), description)
+    description = {**description, "weights": model.weights()}
     return Encoder(model, description, window_seconds=window_seconds, pooling=pooling)
 
 

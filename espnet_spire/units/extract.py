@@ -1,45 +1,50 @@
 """Data directories to unit files: restartable, in constant memory, in the directory's order.
 
-A job reads its utterances a window at a time (some minutes of audio), encodes a window in batches
-of similar length, and writes each batch to a journal when it is done. What was done before a kill
-is not done again: the cuts and the batches depend on the data alone. When all jobs of a data set
-have ended, their journals are joined into the unit file.
+Jobs share out the chunks of a data directory (some dozen utterances each), encode a chunk in
+batches of similar length, and write each batch to a journal when it is done. What is in any
+journal of a unit file is not done again, by however many jobs it was begun, as long as its audio
+is what it was. When all chunks are there, the journals are joined into the unit file.
 """
 
-import hashlib
-import heapq
 import itertools
 import logging
-import os
 import time
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
-from espnet_spire.units.assign import Assigner
+import torch
+from torch import Tensor
+
+from espnet_spire.units.assign import Assigned, Assigner
 from espnet_spire.units.audio import SAMPLE_RATE
-from espnet_spire.units.batching import plan_batches, windows
+from espnet_spire.units.batching import plan_batches
+from espnet_spire.units.chunks import Chunk, chunks, digest_of
 from espnet_spire.units.codebook import Codebook
 from espnet_spire.units.encoder import Encoder
 from espnet_spire.units.notation import merge_repeats, units_to_line
 from espnet_spire.units.reader import Decoded, read_ahead
-from espnet_spire.units.sources import Source, iter_sources
+from espnet_spire.units.sources import iter_sources
 from espnet_spire.units.unit_files import rejected_file
-from espnet_spire.utils.atomic import PathLike, atomic_write, write_json
-from espnet_spire.utils.datadir import SEGMENTS, WAV_SCP
-from espnet_spire.utils.digest import file_sha256
+from espnet_spire.utils.atomic import PathLike, atomic_write, read_json, write_json
+from espnet_spire.utils.digest import bytes_sha256
 from espnet_spire.utils.errors import SpireError
-from espnet_spire.utils.journal import Journal, read_journal
+from espnet_spire.utils.journal import (
+    Journal,
+    read_journal,
+    read_journal_offsets,
+    read_record,
+)
 from espnet_spire.utils.progress import progress
-from espnet_spire.utils.shards import shard_file, shard_files
+from espnet_spire.utils.shards import shard_file
 
-# Batches a window: enough for lengths within a batch to be alike.
-WINDOW_BATCHES = 16
 # float32 features of a batch and of transformers' own pass differ by rounding: 5e-7 of a frame's
-# length at most, seen over hours of speech, along the line between two centroids. Utterances with
-# a frame nearer than this to the border of its unit are done again, alone.
-SAFE_MARGIN = 2e-6
+# length at most, measured on a CPU along the lines between centroids. Utterances with a frame
+# nearer than this to the border of its unit are done again, alone.
+SAFE_MARGIN = 1e-6
 # Share of the audio that bfloat16 units are compared on with float32 ones.
 CHECKED_SHARE = 0.0025
+# Audio that waits decoded, in batches.
+_AHEAD_BATCHES = 8
 
 
 class Options(NamedTuple):
@@ -70,10 +75,6 @@ class Summary(NamedTuple):
     checked: int = 0
     agreed: int = 0
 
-    def plus(self, record: Dict[str, Any]) -> "Summary":
-        counts = record["counts"]
-        return Summary(*(have + counts.get(name, 0) for name, have in self._asdict().items()))
-
     def line(self) -> str:
         """For people."""
         parts = [
@@ -93,76 +94,123 @@ class Summary(NamedTuple):
         return ", ".join(parts)
 
 
+def settings_of(
+    description: Dict[str, Any], codebook: Codebook, options: Options
+) -> Dict[str, Any]:
+    """All that units depend on, but for the audio."""
+    return {
+        **{name: value for name, value in description.items() if name != "encoder"},
+        "codebook": bytes_sha256(codebook.centroids.contiguous().numpy().data)[:16],
+        "keep_repeats": options.keep_repeats,
+        "batch_seconds": options.batch_seconds,
+    }
+
+
 def journal_file(out: PathLike, num_shards: int, shard: int) -> Path:
     """Where job ``shard`` of ``num_shards`` notes what it has done for ``out``."""
     return shard_file(f"{out}.journal", num_shards, shard)
 
 
-def _digest(*paths: Path) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        if path.exists():
-            digest.update(bytes.fromhex(file_sha256(path)))
-    return digest.hexdigest()[:16]
+def summary_file(out: PathLike) -> Path:
+    """Counts of a unit file and what it was made with; written last."""
+    return Path(f"{out}.summary.json")
 
 
-def _settings(
-    encoder: Encoder, codebook: Codebook, data_dir: Path, options: Options, num_shards: int
-) -> Dict[str, Any]:
-    centroids = codebook.centroids.contiguous().numpy().tobytes()
-    return {
-        **encoder.settings,
-        "codebook": hashlib.sha256(centroids).hexdigest()[:16],
-        "data": _digest(data_dir / WAV_SCP, data_dir / SEGMENTS),
-        "keep_repeats": options.keep_repeats,
-        "batch_seconds": options.batch_seconds,
-        "num_shards": num_shards,
-    }
+def _journals(out: PathLike) -> List[Path]:
+    """All journals of a unit file, of whatever number of jobs."""
+    out = Path(out)
+    found = out.parent.glob(f".{out.name}.journal.*-of-*")
+    return sorted(path for path in found if not path.name.endswith(".stale"))
 
 
-class _Progress(NamedTuple):
-    """What a journal says: whole windows, batches of the next one, rejected utterances."""
+class _Place(NamedTuple):
+    """One record of a journal."""
 
-    windows: int
-    utterances: int
-    batches: List[int]
+    journal: Path
+    offset: int
+
+
+class _Found:
+    """Where the records of one chunk are, and which of its utterances they hold."""
+
+    def __init__(self) -> None:
+        self.places: List[_Place] = []
+        self.digest = ""
+        self.utterances = -1
+        self.has_rejected = False
+        # Of a chunk that is whole the names are not kept: there are millions.
+        self.keys: Optional[Set[str]] = set()
+
+    def add(self, place: _Place, record: Dict[str, Any]) -> None:
+        if record["digest"] != self.digest:
+            # earlier records are of other audio, in part: they count only for what is unchanged
+            self.digest, self.keys, self.has_rejected = record["digest"], set(), False
+        self.places.append(place)
+        self.utterances = record["utterances"]
+        self.has_rejected = self.has_rejected or bool(record["rejected"])
+        if self.keys is not None:
+            self.keys.update(record["tags"])
+            if len(self.keys) == self.utterances:
+                self.keys = None
+
+    def holds(self, chunk: Chunk) -> bool:
+        """Whether all of a chunk is there, none of it to be looked at again."""
+        return self.keys is None and not self.has_rejected and self.digest == chunk.digest
+
+
+class _Results(NamedTuple):
+    """Of a chunk: key → line of the unit file, key → reason, key → (samples, frames)."""
+
+    units: Dict[str, str]
     rejected: Dict[str, str]
-    finished: bool
+    sizes: Dict[str, Tuple[int, int]]
 
 
-def _read_progress(journal: Journal) -> _Progress:
-    whole, utterances = 0, 0
-    batches: List[int] = []
-    rejected: Dict[str, str] = {}
-    finished = False
-    for record in journal.records():
-        rejected.update(record["rejected"])
-        for key in record["units"]:
-            rejected.pop(key, None)
-        finished = finished or record.get("finished", False)
-        if "window" not in record:
-            continue
-        batches.append(record["batch"])
-        if len(batches) == record["batches"]:
-            whole, utterances, batches = whole + 1, utterances + record["utterances"], []
-    return _Progress(whole, utterances, batches, rejected, finished)
+def _index(out: PathLike, settings: Dict[str, Any]) -> Dict[str, _Found]:
+    """Chunk by name → what the journals of these settings hold of it."""
+    index: Dict[str, _Found] = {}
+    for path in _journals(out):
+        for offset, record in read_journal_offsets(path):
+            if offset == 0:
+                if record.get("settings") != settings:
+                    break
+                continue
+            if "chunk" in record:
+                index.setdefault(record["chunk"], _Found()).add(_Place(path, offset), record)
+    return index
+
+
+def _results(found: Optional[_Found], chunk: Chunk) -> _Results:
+    """What the journals hold of a chunk whose audio is what it was; a later record counts more."""
+    results = _Results({}, {}, {})
+    if found is None:
+        return results
+    tags = dict(zip((key for key, _ in chunk.utterances), chunk.tags, strict=True))
+    for place in found.places:
+        record = read_record(*place)
+        for key, known in record["tags"].items():
+            if tags.get(key) != known:
+                continue
+            if key in record["units"]:
+                results.units[key] = record["units"][key]
+                results.sizes[key] = tuple(record["sizes"][key])
+                results.rejected.pop(key, None)
+            elif key not in results.units:
+                results.rejected[key] = record["rejected"][key]
+    return results
 
 
 class Job:
-    """One job of the extraction of one data directory."""
+    """Extracts units of data directories, or of a job's share of them."""
 
     def __init__(
-        self,
-        encoder: Encoder,
-        assigner: Assigner,
-        codebook: Codebook,
-        options: Options,
+        self, encoder: Encoder, assigner: Assigner, codebook: Codebook, options: Options
     ) -> None:
         codebook.check_encoder(encoder.description)
         self.encoder = encoder
         self.assigner = assigner
-        self.codebook = codebook
         self.options = options
+        self.settings = settings_of(encoder.settings, codebook, options)
         self.max_samples = max(1, int(options.batch_seconds * SAMPLE_RATE))
         self._samples = 0
         self._checked = 0
@@ -170,114 +218,134 @@ class Job:
     def run(
         self, data_dir: PathLike, out: PathLike, *, num_shards: int = 1, shard: int = 1
     ) -> None:
-        """Do what is left of this job's part; the journal beside ``out`` holds the result."""
-        data_dir = Path(data_dir)
-        journal = Journal(
-            journal_file(out, num_shards, shard),
-            _settings(self.encoder, self.codebook, data_dir, self.options, num_shards),
-        )
-        done = _read_progress(journal)
-        if done.finished:
-            if done.rejected:
-                self._retry(journal, data_dir, done.rejected)
-            return
-        if done.utterances or done.batches:
-            logging.info("%s: goes on after %d utterances", out, done.utterances)
+        """Do what is left of this job's share; journals beside ``out`` hold the result."""
         # Also finds whatever is wrong with the directory before the first minute of work.
-        total = sum(1 for _ in _part(iter_sources(data_dir), num_shards, shard))
-        with progress(
-            total=total, desc=f"units {data_dir}", unit="utt", initial=done.utterances
-        ) as bar:
-            sources = _part(iter_sources(data_dir), num_shards, shard)
-            left = itertools.islice(sources, done.utterances, None)
-            for number, window in enumerate(self._read(left), done.windows):
-                skip = set(done.batches) if number == done.windows else set()
-                self._window(journal, number, window, skip)
-                bar.update(len(window))
-        journal.append({"units": {}, "rejected": {}, "counts": {}, "finished": True})
+        total, data = digest_of(chunks(iter_sources(data_dir)))
+        if _is_current(out, self.settings, data):
+            logging.info("%s is up to date", out)
+            return
+        journal = Journal(journal_file(out, num_shards, shard), self.settings)
+        try:
+            index = _index(out, self.settings)
+            left = self._left(data_dir, index, num_shards, shard)
+            with progress(total=total // num_shards, desc=f"units {data_dir}", unit="utt") as bar:
+                for chunk, decoded in self._decoded(left, bar):
+                    self._do(journal, chunk, decoded, index.get(chunk.name))
+                    bar.update(len(chunk.utterances))
+        finally:
+            journal.close()
 
-    def _read(self, sources: Iterator[Tuple[str, Source]]) -> Iterator[List[Decoded]]:
-        most = WINDOW_BATCHES * self.max_samples
-        decoded = read_ahead(
-            sources, num_workers=self.options.num_workers, max_ahead_samples=most // 2
-        )
-        return windows(
-            decoded, size=lambda one: 0 if one.samples is None else len(one.samples), most=most
-        )
+    def _left(
+        self, data_dir: PathLike, index: Dict[str, _Found], num_shards: int, shard: int
+    ) -> Iterator[Tuple[Chunk, bool]]:
+        """This job's chunks, and whether there is anything to do for them."""
+        # Interleaved, so that a set sorted by speaker or length gives jobs of about equal work.
+        own = itertools.islice(chunks(iter_sources(data_dir)), shard - 1, None, num_shards)
+        for chunk in own:
+            found = index.get(chunk.name)
+            yield chunk, found is None or not found.holds(chunk)
 
-    def _split(self, window: List[Decoded]):
-        """What can be encoded of a window, as batches, and what cannot, with reasons."""
-        rejected, usable = {}, []
-        for key, samples, reason in window:
+    def _decoded(self, left, bar) -> Iterator[Tuple[Chunk, List[Decoded]]]:
+        """Chunks with their audio, read ahead over the borders of chunks."""
+        waiting: List[Chunk] = []
+
+        def sources():
+            for chunk, needed in left:
+                if not needed:
+                    bar.update(len(chunk.utterances))
+                    continue
+                waiting.append(chunk)
+                yield from chunk.utterances
+
+        stream = read_ahead(
+            sources(),
+            num_workers=self.options.num_workers,
+            max_ahead_samples=_AHEAD_BATCHES * self.max_samples,
+        )
+        decoded: List[Decoded] = []
+        for one in stream:
+            decoded.append(one)
+            if len(decoded) == len(waiting[0].utterances):
+                yield waiting.pop(0), decoded
+                decoded = []
+
+    def _do(
+        self, journal: Journal, chunk: Chunk, decoded: List[Decoded], found: Optional[_Found]
+    ) -> None:
+        """Encode what is not there yet of a chunk, a record for each batch.
+
+        Batches are cut from the whole chunk, so that one that a kill had interrupted is made of
+        the same batches as one that was not.
+        """
+        before = _results(found, chunk)
+        tags = dict(zip((key for key, _ in chunk.utterances), chunk.tags, strict=True))
+        rejected: Dict[str, str] = {}
+        usable: List[Tuple[str, Any]] = []
+        for key, samples, reason in decoded:
+            if key in before.units and samples is None:
+                continue  # it was readable when it was encoded
             if samples is None:
                 rejected[key] = reason
             elif self.encoder.num_frames(len(samples)) < 1:
                 rejected[key] = f"{len(samples)} samples are shorter than one frame"
             else:
                 usable.append((key, samples))
-        return plan_batches(usable, self.max_samples), rejected
+        header = {
+            "chunk": chunk.name,
+            "digest": chunk.digest,
+            "utterances": len(chunk.utterances),
+        }
 
-    def _window(self, journal: Journal, number: int, window: List[Decoded], skip: set) -> None:
-        batches, rejected = self._split(window)
-        # a window of nothing but rejected utterances is noted as well
-        for position, batch in enumerate(batches or [[]]):
-            if position in skip:
-                continue
-            journal.append(
-                {
-                    "window": number,
-                    "utterances": len(window),
-                    "batch": position,
-                    "batches": max(1, len(batches)),
-                    **self._record(batch, rejected if position == 0 else {}),
-                }
-            )
+        def note(results: _Results, counts: Dict[str, Any]) -> None:
+            keys = results.units.keys() | results.rejected.keys()
+            if keys:  # one write for all: a batch is there or not
+                own = {key: tags[key] for key in sorted(keys)}
+                journal.append({**header, **results._asdict(), "tags": own, "counts": counts})
 
-    def _retry(self, journal: Journal, data_dir: Path, rejected: Dict[str, str]) -> None:
-        """Look again at what was rejected: its audio may have been mended since."""
-        sources = ((key, source) for key, source in iter_sources(data_dir) if key in rejected)
-        for window in self._read(sources):
-            batches, still = self._split(window)
-            for batch in batches:
-                record = self._record(batch, {})
-                record["counts"]["rejected"] = -len(batch)
-                journal.append(record)
-            logging.info(
-                "%d of %d rejected utterances are readable now",
-                len(window) - len(still),
-                len(window),
-            )
+        if found is None or found.digest != chunk.digest:
+            note(_Results(before.units, rejected, before.sizes), {})
+        else:
+            news = {k: why for k, why in rejected.items() if before.rejected.get(k) != why}
+            note(_Results({}, news, {}), {})
+        for batch in plan_batches(usable, self.max_samples):
+            missing = [(key, samples) for key, samples in batch if key not in before.units]
+            if missing:
+                started = time.monotonic()
+                results, counts = self._encode(missing)
+                note(results, {**counts, "wall": round(time.monotonic() - started, 4)})
 
-    def _record(self, batch, rejected: Dict[str, str]) -> Dict[str, Any]:
-        started = time.monotonic()
-        units, counts = self._encode(batch) if batch else ({}, {})
-        counts["rejected"] = len(rejected)
-        counts["wall"] = round(time.monotonic() - started, 4)
-        return {"units": units, "rejected": rejected, "counts": counts}
-
-    def _encode(self, batch) -> Tuple[Dict[str, str], Dict[str, Any]]:
+    def _encode(self, batch) -> Tuple[_Results, Dict[str, int]]:
         """Units of a batch as lines of a unit file, and counts for the summary."""
+        keys = [key for key, _ in batch]
         waveforms = [samples for _, samples in batch]
-        features = self.encoder(waveforms)
-        alone = 0
-        lines = {}
-        counts = {"utterances": len(batch), "frames": 0, "units": 0, "checked": 0, "agreed": 0}
-        for (key, samples), frames in zip(batch, features, strict=True):
-            units, margins = self.assigner(frames)
-            if self.encoder.compares_alone and bool((margins < SAFE_MARGIN).any()):
-                units = self.assigner(self.encoder.alone(samples)).units
-                alone += 1
+        found: List[List[Assigned]] = [[] for _ in batch]
+        for row, features in self.encoder.parts(waveforms):
+            found[row].append(self._assign(features))
+        results = _Results({}, {}, {})
+        counts = {"alone": 0, "checked": 0, "agreed": 0}
+        for key, samples, parts in zip(keys, waveforms, found, strict=True):
+            if any(part is None for part in parts):
+                results.rejected[key] = "its features are not finite"
+                continue
+            units = torch.cat([part.units for part in parts])
+            close = any(bool((part.margins < SAFE_MARGIN).any()) for part in parts)
+            if self.encoder.compares_alone and close:
+                units = self._alone(samples)
+                counts["alone"] += 1
             if self._must_check(len(samples)):
-                exact = self.assigner(self.encoder.alone(samples)).units
-                counts["checked"] += len(exact)
-                counts["agreed"] += int((units == exact).sum())
+                counts["checked"] += len(units)
+                counts["agreed"] += int((units == self._alone(samples)).sum())
             line = units.numpy() if self.options.keep_repeats else merge_repeats(units.numpy())
-            lines[key] = units_to_line(line)
-            counts["frames"] += len(units)
-            counts["units"] += len(line)
-        counts["alone"] = alone
-        counts["seconds"] = sum(map(len, waveforms)) / SAMPLE_RATE
-        return lines, counts
+            results.units[key] = units_to_line(line)
+            results.sizes[key] = (len(samples), len(units))
+        return results, counts
+
+    def _assign(self, features: Tensor) -> Optional[Assigned]:
+        return self.assigner(features) if bool(torch.isfinite(features).all()) else None
+
+    def _alone(self, samples) -> Tensor:
+        """Units by transformers' own pass over one utterance in float32."""
+        return torch.cat([self.assigner(part).units for part in self.encoder.parts_alone(samples)])
 
     def _must_check(self, samples: int) -> bool:
         """Whether bfloat16 units of this utterance are compared with float32 ones."""
@@ -288,87 +356,117 @@ class Job:
         return False
 
 
-def _part(items: Iterator, num_shards: int, shard: int) -> Iterator:
-    """Interleaved, so that a set sorted by speaker or length gives jobs of about equal work."""
-    return itertools.islice(items, shard - 1, None, num_shards)
+def _is_current(out: PathLike, settings: Dict[str, Any], data: Optional[str]) -> bool:
+    """Whether a unit file is there that was made with these settings (and of this audio)."""
+    if not (Path(out).exists() and summary_file(out).exists()):
+        return False
+    made = read_json(summary_file(out))
+    known = made.get("settings", {})
+    same = all(known.get(name) == value for name, value in settings.items())
+    return same and data in (None, made.get("data"))
 
 
-def join_jobs(out: PathLike, num_shards: int, *, max_rejected: float) -> Summary:
+def join_jobs(
+    data_dir: PathLike,
+    out: PathLike,
+    num_shards: int,
+    *,
+    max_rejected: float,
+    settings: Dict[str, Any],
+) -> Summary:
     """Join the journals of all jobs into the unit file and remove them.
 
-    Also writes ``OUT.rejected.tsv`` (key, tab, reason) and ``OUT.summary.json``.
+    Also writes ``OUT.rejected.tsv`` (key, tab, reason) and ``OUT.summary.json``. A unit file that
+    is there already, of these settings, is left as it is.
 
     Args:
+        data_dir: what the units are of.
         out: unit file.
         num_shards: how many jobs there were.
         max_rejected: share of utterances that may be rejected, 0 to 1.
+        settings: of :func:`settings_of`, or those of them that are known.
 
     Raises:
         SpireError: a job has not finished (it is named); more than ``max_rejected`` were rejected
             or none is left: then the journals stay, so that only what was rejected is done again
             once it is mended.
     """
-    journals = shard_files(f"{out}.journal", num_shards)
-    summary = Summary()
-    mended: Dict[str, str] = {}
-    settings = [next(read_journal(path, header=True)) for path in journals]
-    for shard, path in enumerate(journals, 1):
-        if settings[shard - 1] != settings[0]:
-            raise SpireError(
-                f"{path}: job {shard} of {num_shards} ran with other options or data than job 1;"
-                " run them all with the same"
-            )
-        finished = False
+    own = [journal_file(out, num_shards, shard) for shard in range(1, num_shards + 1)]
+    if not any(path.exists() for path in own) and _is_current(out, settings, None):
+        return _known_summary(out)
+    made_with = _common_settings(out, own, settings)
+    paths = _journals(out)
+    index = _index(out, made_with)
+    totals = dict(Summary()._asdict())
+    for path in paths:
         for record in read_journal(path):
-            summary = summary.plus(record)
-            if finished:  # retried
-                mended.update(record["units"])
-            finished = finished or record.get("finished", False)
-        if not finished:
-            raise SpireError(f"{path}: job {shard} of {num_shards} has not finished; run it again")
+            for name, count in record.get("counts", {}).items():
+                totals[name] += count
     first: Optional[Tuple[str, str]] = None
     rejected_out = rejected_file(out)
-    few = summary.rejected <= max_rejected * (summary.utterances + summary.rejected)
-    with atomic_write(rejected_out) as rejected_stream:
-        with atomic_write(out) if few and summary.utterances else open(os.devnull, "w") as stream:
-            for key, line, reason in heapq.merge(
-                *(_sorted_lines(path, mended) for path in journals)
-            ):
-                if line:
-                    stream.write(f"{key} {line}\n")
-                else:
+    aside = Path(out).with_name(f".{Path(out).name}.joined")
+    # Into a file beside it first: whether the unit file may be there is known at the end.
+    with atomic_write(rejected_out) as rejected_stream, atomic_write(aside) as stream:
+        for number, chunk in enumerate(chunks(iter_sources(data_dir))):
+            found = _results(index.get(chunk.name), chunk)
+            for key, _ in chunk.utterances:
+                if key in found.units:
+                    stream.write(f"{key} {found.units[key]}\n")
+                    samples, frames = found.sizes[key]
+                    totals["utterances"] += 1
+                    totals["seconds"] += samples / SAMPLE_RATE
+                    totals["frames"] += frames
+                    totals["units"] += found.units[key].count(" ") + 1
+                elif key in found.rejected:
+                    reason = " ".join(found.rejected[key].split())
                     first = first or (key, reason)
-                    rejected_stream.write(f"{key}\t{' '.join(reason.split())}\n")
-    if not few:
+                    rejected_stream.write(f"{key}\t{reason}\n")
+                    totals["rejected"] += 1
+                else:
+                    raise SpireError(
+                        f"{out}: job {number % num_shards + 1} of {num_shards} has not finished"
+                        f" (utterance {key} is missing); run it again"
+                    )
+    summary = Summary(**totals)
+    whole = summary.utterances + summary.rejected
+    if summary.rejected > max_rejected * whole:
+        aside.unlink()
         raise SpireError(
-            f"{summary.rejected} of {summary.utterances + summary.rejected} utterances are"
-            f" unusable, first {first[0]}: {first[1]} (all in {rejected_out}; --max_rejected allows"
-            " a share; mend them and start again: only they are done again)"
+            f"{summary.rejected} of {whole} utterances are unusable, first {first[0]}: {first[1]}"
+            f" (all in {rejected_out}; --max_rejected allows a share; mend them and start again:"
+            " only they are done again)"
         )
     if not summary.utterances:
+        aside.unlink()
         raise SpireError(f"{out}: no utterance is usable; see {rejected_out}")
-    write_json(f"{out}.summary.json", summary._asdict())
-    for path in Path(out).parent.glob(f".{Path(out).name}.journal.*-of-*"):
-        path.unlink()
+    aside.replace(out)
+    _, data = digest_of(chunks(iter_sources(data_dir)))
+    write_json(summary_file(out), {**summary._asdict(), "settings": made_with, "data": data})
+    for path in paths:
+        path.unlink(missing_ok=True)
+        path.with_name(path.name + ".stale").unlink(missing_ok=True)
     return summary
 
 
-def _sorted_lines(
-    path: Path, mended: Dict[str, str]
-) -> Iterator[Tuple[str, Optional[str], Optional[str]]]:
-    """Yield ``(key, line, reason)`` of a journal, sorted: a window's batches are put in order."""
-    window: List[Dict[str, Any]] = []
-    for record in read_journal(path):
-        if "window" not in record:
-            continue
-        window.append(record)
-        if len(window) < record["batches"]:
-            continue
-        units: Dict[str, str] = {}
-        rejected: Dict[str, str] = {}
-        for part in window:
-            units.update(part["units"])
-            rejected.update(part["rejected"])
-        for key in sorted(units.keys() | rejected.keys()):
-            yield key, units.get(key, mended.get(key)), rejected.get(key)
-        window = []
+def _known_summary(out: PathLike) -> Summary:
+    made = read_json(summary_file(out))
+    return Summary(**{name: made[name] for name in Summary._fields})
+
+
+def _common_settings(
+    out: PathLike, journals: List[Path], settings: Dict[str, Any]
+) -> Dict[str, Any]:
+    """The settings that the journals of all jobs share; ``settings`` are those that are known."""
+    common: Dict[str, Any] = {}
+    for job, path in enumerate(journals, 1):
+        if not path.exists():
+            raise SpireError(f"{out}: job {job} of {len(journals)} has not finished; run it again")
+        made_with = next(read_journal(path, header=True), {}).get("settings", {})
+        for name, value in {**settings, **common}.items():
+            if made_with.get(name) != value:
+                raise SpireError(
+                    f"{path}: job {job} of {len(journals)} ran with {name} {made_with.get(name)},"
+                    f" not {value}; run all jobs with the same options"
+                )
+        common = made_with
+    return common

@@ -18,12 +18,19 @@ class Framing(NamedTuple):
 HUBERT_FRAMING = Framing(window=400, hop=320)
 
 
-def frame_windows(num_frames: int, most: int) -> List[Tuple[int, int]]:
-    """Cut frames 0 … n-1 into consecutive windows ``[first, last)`` of at most ``most`` frames.
+def frame_windows(num_frames: int, most: int, *, tail: int = 0) -> List[Tuple[int, int]]:
+    """Cut frames 0 … n-1 into consecutive windows ``[first, last)`` of ``most`` frames.
+
+    The last is what is left; fewer than ``tail`` frames are joined to the window before them.
 
     >>> frame_windows(7, 3)
     [(0, 3), (3, 6), (6, 7)]
+    >>> frame_windows(7, 3, tail=2)
+    [(0, 3), (3, 7)]
     """
     if most < 1:
         raise ValueError(f"a window of {most} frames")
-    return [(first, min(first + most, num_frames)) for first in range(0, num_frames, most)]
+    firsts = list(range(0, num_frames, most))
+    if len(firsts) > 1 and num_frames - firsts[-1] < tail:
+        firsts.pop()
+    return list(zip(firsts, [*firsts[1:], num_frames], strict=True))

@@ -23,6 +23,7 @@ BLOCK_FRAMES = 100
 class _Layer(NamedTuple):
     weight: Tensor  # (channels out, kernel * channels in), for linear()
     bias: Optional[Tensor]
+    dtype: torch.dtype
     kernel: int
     stride: int
     norm: Optional[torch.nn.Module]
@@ -42,12 +43,12 @@ class FrontEnd:
 
     Args:
         feature_extractor: transformers' module, float32.
-        dtype: of the products of all layers but the first, whose input are bare samples: rounded
-            to bfloat16 they would carry noise 54 dB below the speech.
+        dtype: of the products of the second layer, which are half of all. The others are float32:
+            rounding bare samples would put noise 54 dB below the speech, and each further layer in
+            bfloat16 would change half a per cent of the units to save a hundredth of the time.
     """
 
     def __init__(self, feature_extractor: torch.nn.Module, dtype: torch.dtype) -> None:
-        self.dtype = dtype
         self.group_norm = None
         self.layers: List[_Layer] = []
         for number, layer in enumerate(feature_extractor.conv_layers):
@@ -55,12 +56,13 @@ class FrontEnd:
             norm = getattr(layer, "layer_norm", None)
             if isinstance(norm, torch.nn.GroupNorm):
                 self.group_norm, norm = norm, None
-            kind = torch.float32 if number == 0 else dtype
+            kind = dtype if number == 1 else torch.float32
             weight = conv.weight.detach().transpose(1, 2).flatten(1).to(kind)
             self.layers.append(
                 _Layer(
-                    weight=weight.contiguous() if number == 0 else packed(weight),
+                    weight=packed(weight) if kind == torch.bfloat16 else weight.contiguous(),
                     bias=None if conv.bias is None else conv.bias.detach().to(kind),
+                    dtype=kind,
                     kernel=conv.kernel_size[0],
                     stride=conv.stride[0],
                     norm=norm,
@@ -77,7 +79,7 @@ class FrontEnd:
             pieces: float32 samples, each (samples,) with at least one frame.
 
         Returns:
-            (sum of frames, channels), of ``dtype``.
+            float32, (sum of frames, channels).
         """
         if pieces[0].device.type != "cpu":
             return self._stream(pieces)
@@ -89,9 +91,7 @@ class FrontEnd:
         blocks = -(-frames // BLOCK_FRAMES)
         hop, window = self.framing.hop, self.framing.window
         return [
-            self._rest(
-                _convolve(samples[start * hop : (end - 1) * hop + window, None], first, self.dtype)
-            )
+            self._rest(_convolve(samples[start * hop : (end - 1) * hop + window, None], first))
             for start, end in frame_windows(frames, -(-frames // blocks))
         ]
 
@@ -107,7 +107,7 @@ class FrontEnd:
         for piece in pieces:
             frames = self.framing.num_frames(len(piece))
             used = piece[: (frames - 1) * hop + self.framing.window, None]
-            first = _convolve(used, self._first(piece), self.dtype)
+            first = _convolve(used, self._first(piece))
             rows.append(functional.pad(first, (0, 0, 0, (frames + spare) * rate - len(first))))
             kept.append(torch.arange(place, place + frames, device=piece.device))
             place += frames + spare
@@ -119,7 +119,7 @@ class FrontEnd:
 
     def _rest(self, hidden: Tensor) -> Tensor:
         for layer in self.layers[1:]:
-            hidden = _convolve(hidden, layer, self.dtype)
+            hidden = _convolve(hidden, layer)
         return hidden
 
     def _normalized(self, layer: _Layer, samples: Tensor) -> _Layer:
@@ -141,18 +141,17 @@ class FrontEnd:
         return layer._replace(weight=(weight * scale[:, None]).float(), bias=bias.float())
 
 
-def _convolve(hidden: Tensor, layer: _Layer, dtype: torch.dtype) -> Tensor:
-    """One layer: (time, channels in) → (time', channels out)."""
+def _convolve(hidden: Tensor, layer: _Layer) -> Tensor:
+    """One layer: (time, channels in) → float32 (time', channels out)."""
+    hidden = hidden.to(layer.dtype)
     channels = hidden.shape[1]
     frames = (len(hidden) - layer.kernel) // layer.stride + 1
     rows = hidden.as_strided(
         (frames, layer.kernel * channels), (layer.stride * channels, 1), hidden.storage_offset()
     )
     if layer.norm is None:
-        return linear(rows, layer.weight, layer.bias, gelu=True).to(dtype)
-    output = linear(rows, layer.weight, layer.bias)
+        return linear(rows, layer.weight, layer.bias, gelu=True).float()
     norm = layer.norm
-    output = functional.layer_norm(
-        output.float(), norm.normalized_shape, norm.weight, norm.bias, norm.eps
-    )
-    return functional.gelu(output).to(dtype)
+    output = linear(rows, layer.weight, layer.bias).float()
+    output = functional.layer_norm(output, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+    return functional.gelu(output)

@@ -121,10 +121,16 @@ def default_device(device: str, shard: int = 1) -> str:
     return device
 
 
+def _is_gpu(device: str) -> bool:
+    import torch
+
+    return device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+
+
 def batch_seconds(args: argparse.Namespace) -> float:
     """``--batch_seconds``, or what keeps the device busy."""
     if args.batch_seconds is None:
-        return 400.0 if default_device(args.device).startswith("cuda") else 40.0
+        return 400.0 if _is_gpu(args.device) else 40.0
     if not args.batch_seconds > 0:
         raise SpireError(f"--batch_seconds {args.batch_seconds}: must be more than 0")
     return args.batch_seconds

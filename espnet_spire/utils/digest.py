@@ -1,4 +1,4 @@
-"""Hashes of files that are too large for memory."""
+"""Hashes of what is in files and in memory."""
 
 import hashlib
 
@@ -13,3 +13,8 @@ def file_sha256(path: PathLike) -> str:
         while block := stream.read(2**20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def bytes_sha256(data) -> str:
+    """SHA-256 of bytes or a buffer, in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()

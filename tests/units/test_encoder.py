@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from espnet_spire.units.assign import Assigner
 from espnet_spire.units.codebook import Codebook
-from espnet_spire.units.encoder import Pooling, load_encoder
+from espnet_spire.units.encoder import Pooling, describe_encoder, load_encoder
 from espnet_spire.units.models import normalize_samples
 from espnet_spire.utils.errors import SpireError
 
@@ -75,13 +76,13 @@ def test_batch_is_one_at_a_time(request, fixture):
     frames = torch.cat(alone)
     generator = torch.Generator().manual_seed(0)
     chosen = torch.randperm(len(frames), generator=generator)[:60]
-    codebook = Codebook(frames[chosen].clone(), {})
+    assign = Assigner(Codebook(frames[chosen].clone(), {}))
     order = np.random.default_rng(1).permutation(len(utterances))
     for group in (order, order[:3], order[::-1]):
         for index, features in zip(group, encoder([utterances[i] for i in group]), strict=True):
             assert features.shape == alone[index].shape
             assert (features - alone[index]).abs().max() < 1e-5
-            assert codebook.nearest(features).equal(codebook.nearest(alone[index]))
+            assert assign(features).units.equal(assign(alone[index]).units)
 
 
 def test_padding_would_matter(stable_hubert):
@@ -215,6 +216,54 @@ def test_long_audio_in_windows(encoders, kind):
     assert (whole - features).abs().max() > 1e-3
 
 
+def test_a_tail_of_less_than_a_second_joins_the_window_before(stable_hubert):
+    encoder = load_encoder(stable_hubert, 1, window_seconds=3.0)
+    sizes = []
+    encode = encoder.model.encode
+    encoder.model.encode = lambda pieces, lengths: (sizes.extend(lengths), encode(pieces, lengths))[
+        1
+    ]
+    for frames, expected in ((349, [150, 199]), (350, [150, 150, 50]), (199, [199]), (150, [150])):
+        sizes.clear()
+        (features,) = encoder([noise(320 * (frames - 1) + 400)])
+        assert (len(features), sizes) == (frames, expected)
+
+
+def test_weights_tell_models_of_one_shape_apart(stable_hubert, tmp_path):
+    from transformers import HubertModel
+
+    other = tmp_path / "other"
+    shutil.copytree(stable_hubert, other)
+    model = HubertModel.from_pretrained(stable_hubert)
+    with torch.no_grad():
+        model.encoder.layers[0].attention.q_proj.weight[0, 0] += 1e-3
+    model.save_pretrained(other)
+    known = load_encoder(stable_hubert, 2).description["weights"]
+    assert load_encoder(str(other), 2).description["weights"] != known
+    with torch.no_grad():
+        model.encoder.layers[0].attention.q_proj.weight[0, 0] -= 1e-3
+        model.encoder.layers[2].attention.q_proj.weight[0, 0] += 1e-3
+    model.save_pretrained(other)
+    shutil.copytree(stable_hubert, tmp_path / "moved")
+    assert load_encoder(str(tmp_path / "moved"), 2).description["weights"] == known
+
+
+def test_bfloat16_is_free_of_what_it_adds_to_all_frames(encoders):
+    """Half of the error is one vector; it is learned from a sound that is no speech."""
+    from espnet_spire.units.models import calibration_sound
+
+    assert calibration_sound().dtype == np.float32
+    np.testing.assert_array_equal(calibration_sound(), calibration_sound())
+    encoder = load_encoder(encoders["hubert"], 3, dtype="bfloat16")
+    samples = noise(48000)
+    exact = encoder.alone(samples)
+    corrected = encoder([samples])[0] - exact
+    offset, encoder.model._offset = encoder.model._offset, None
+    plain = encoder([samples])[0] - exact
+    torch.testing.assert_close(corrected, plain - offset)
+    assert corrected.mean(dim=0).norm() < 0.5 * plain.mean(dim=0).norm()
+
+
 def test_pooling_by_hand(stable_hubert):
     features = torch.tensor([[1.0, 8.0], [3.0, 2.0], [4.0, 4.0], [0.0, 0.0], [7.0, 5.0]])
     assert Pooling("mean", 2)(features).tolist() == [[2, 5], [2, 2], [7, 5]]
@@ -279,7 +328,10 @@ def test_eps_reaches_the_model_and_the_description(stable_hubert):
 
 
 def test_description(stable_hubert, group_norm_hubert):
-    assert load_encoder(stable_hubert, 2).description == {
+    description = load_encoder(stable_hubert, 2).description
+    weights = description.pop("weights")
+    assert description == describe_encoder(stable_hubert, 2)
+    assert description == {
         "encoder": stable_hubert,
         "encoder_type": "hubert",
         "layer": 2,
@@ -290,6 +342,10 @@ def test_description(stable_hubert, group_norm_hubert):
         "frame_rate": 50.0,
         "dim": 32,
     }
+    # the weights themselves, not where they are; those above the layer do not count
+    assert load_encoder(stable_hubert, 2, dtype="bfloat16").description["weights"] == weights
+    assert load_encoder(stable_hubert, 3).description["weights"] != weights
+    assert load_encoder("mfcc", 0).description["weights"] is None
     plain = load_encoder(group_norm_hubert, 1).description
     assert (plain["normalization"], plain["normalization_eps"]) == ("none", 0.0)
 

@@ -201,7 +201,7 @@ def test_killed_after_any_batch_goes_on_there(extract, corpus, tmp_path, monkeyp
 
         def append_two(self, record, budget=budget):
             append(self, record)
-            if "batch" in record and next(budget, None) is None:
+            if "wall" in record.get("counts", {}) and next(budget, None) is None:
                 raise Killed
 
         monkeypatch.setattr(Journal, "append", append_two)
@@ -250,9 +250,9 @@ def test_journal_of_other_options_is_begun_anew(extract, corpus, tmp_path, caplo
     shard = ["--num_shards", "2", "--shard", "1"]
     extract(corpus, tmp_path / "units", *shard, "--keep_repeats")
     extract(corpus, tmp_path / "units", *shard)
-    assert "keep_repeats True, this has False; begun anew" in caplog.text
+    assert "keep_repeats True, this has False; moved to" in caplog.text
     extract(corpus, tmp_path / "units", "--num_shards", "2", "--shard", "2", "--keep_repeats")
-    with pytest.raises(SpireError, match="job 2 of 2 ran with other options or data than job 1"):
+    with pytest.raises(SpireError, match="job 2 of 2 ran with keep_repeats True, not False"):
         extract(corpus, tmp_path / "units", "--num_shards", "2", "--merge")
 
 
@@ -302,11 +302,11 @@ def test_frames_near_a_border_are_decided_alone(corpus, stable_hubert, monkeypat
     expected = torch.cdist(alone.double(), centroids.double()).argmin(dim=1)
     wrong = alone + 3 * shift  # as if the batch had been rounded across the border
     monkeypatch.setattr(Job, "_must_check", lambda *_: False)
-    monkeypatch.setattr(type(encoder), "__call__", lambda self, batch: [wrong])
-    lines_, counts = job._encode([(key, samples)])
+    monkeypatch.setattr(type(encoder), "parts", lambda self, batch: [(0, wrong)])
+    results, counts = job._encode([(key, samples)])
     if (torch.cdist(wrong.double(), centroids.double()).argmin(dim=1) != expected).any():
         assert counts["alone"] == 1
-    assert lines_[key].split()[0] == str(expected[0].item())
+    assert results.units[key].split()[0] == str(expected[0].item())
 
 
 def test_bfloat16_says_how_far_it_agrees(extract, corpus, tmp_path, capsys):
@@ -348,3 +348,178 @@ def test_windows_of_long_audio_join(extract, corpus, tmp_path):
         strict=True,
     ):
         assert len(line.split()) == (length - 400) // 320 + 1
+
+
+@pytest.fixture
+def many(tmp_path, make_data_dir, make_audio):
+    """Sixty utterances, several chunks."""
+    utterances = {f"u{number:02d}": make_audio(0.1, number) for number in range(60)}
+    return make_data_dir(tmp_path / "many", utterances)
+
+
+@pytest.fixture
+def mfcc_extract(tmp_path, many, monkeypatch):
+    """extract_units with MFCCs, which cost nothing; what it encodes is listed."""
+    from espnet_spire.units.extract import Job
+
+    encoder = load_encoder("mfcc", 0)
+    frames = torch.cat([encoder([load_audio(s)])[0] for s in utterance_sources(many).values()])
+    save_codebook(
+        Codebook(frames[::20].clone(), {**encoder.description, "num_clusters": len(frames[::20])}),
+        tmp_path / "km",
+    )
+    encoded = []
+    encode = Job._encode
+    monkeypatch.setattr(
+        Job,
+        "_encode",
+        lambda self, batch: (encoded.extend(key for key, _ in batch), encode(self, batch))[1],
+    )
+
+    def run(data_dirs, outs, *options):
+        encoded.clear()
+        extract_units.main(
+            ["--data_dir", *map(str, data_dirs), "--out", *map(str, outs), "--encoder", "mfcc"]
+            + ["--layer", "0", "--codebook", str(tmp_path / "km"), *options]
+        )
+        return list(encoded)
+
+    run.encoded = encoded
+    return run
+
+
+def test_chunks_are_cut_by_names_and_stay(many):
+    from espnet_spire.units.chunks import chunks
+    from espnet_spire.units.sources import iter_sources
+
+    before = list(chunks(iter_sources(many)))
+    assert [key for chunk in before for key, _ in chunk.utterances] == [
+        key for key, _ in iter_sources(many)
+    ]
+    assert len(before) > 2
+    table = (many / "wav.scp").read_text().splitlines(keepends=True)
+    (many / "wav.scp").write_text("".join(table[:3] + table[4:]))
+    after = list(chunks(iter_sources(many)))
+    assert [chunk.digest for chunk in after[-1:]] == [chunk.digest for chunk in before[-1:]]
+    assert after[0].digest != before[0].digest
+
+
+def test_another_number_of_jobs_goes_on(mfcc_extract, many, tmp_path):
+    whole, out = tmp_path / "whole", tmp_path / "units"
+    mfcc_extract([many], [whole])
+    first = mfcc_extract([many], [out], "--num_shards", "2", "--shard", "2")
+    rest = []
+    for shard in ("1", "2", "3"):
+        rest += mfcc_extract([many], [out], "--num_shards", "3", "--shard", shard)
+    assert first and rest
+    assert sorted(first + rest) == [key for key, _ in read(whole)]
+    mfcc_extract([many], [out], "--num_shards", "3", "--merge")
+    assert out.read_bytes() == whole.read_bytes()
+    assert not list(tmp_path.glob(".units*"))
+
+
+def test_finished_sets_are_not_done_again(mfcc_extract, many, spoilt, tmp_path):
+    """One bad set fails the command; the others are there, and stay."""
+    outs = [tmp_path / "good", tmp_path / "bad"]
+    with pytest.raises(SpireError, match="4 of 6 utterances are unusable"):
+        mfcc_extract([many, spoilt], outs)
+    assert len(read(outs[0])) == 60
+    assert not outs[1].exists()
+    with pytest.raises(SpireError, match="4 of 6"):
+        mfcc_extract([many, spoilt], outs)
+    assert mfcc_extract.encoded == []
+    assert mfcc_extract([many, spoilt], outs, "--max_rejected", "0.7") == []
+    # without a job in between, the merge finds the finished file
+    assert mfcc_extract([many], outs[:1], "--merge") == []
+    # another codebook option makes it anew
+    assert len(mfcc_extract([many], outs[:1], "--keep_repeats")) == 60
+    with pytest.raises(SpireError, match="job 1 of 2 has not finished"):
+        mfcc_extract([many], outs[:1], "--num_shards", "2", "--merge")
+
+
+def test_changed_audio_is_done_again_and_the_rest_is_not(mfcc_extract, many, tmp_path, make_audio):
+    import soundfile
+
+    out, shards = tmp_path / "units", ["--num_shards", "2"]
+    everything = mfcc_extract([many], [out], *shards, "--shard", "1")
+    everything += mfcc_extract([many], [out], *shards, "--shard", "2")
+    assert len(everything) == 60
+    soundfile.write(many / "audio/u07.wav", make_audio(0.2, 99), 16000, subtype="FLOAT")
+    table = (many / "wav.scp").read_text().splitlines(keepends=True)
+    (many / "wav.scp").write_text("".join(line for line in table if not line.startswith("u30 ")))
+    again = []
+    for shard in ("1", "2"):
+        again += mfcc_extract([many], [out], *shards, "--shard", shard)
+    assert "u07" in again
+    # a chunk that begins elsewhere now is another one, and at most two have such a neighbour
+    assert len(again) < 50
+    mfcc_extract([many], [out], *shards, "--merge")
+    mfcc_extract([many], [tmp_path / "fresh"])
+    assert out.read_bytes() == (tmp_path / "fresh").read_bytes()
+    assert len(read(out)) == 59
+
+
+@pytest.mark.parametrize("then", ["lost", "found"])
+def test_audio_that_comes_and_goes_between_kills(mfcc_extract, many, tmp_path, monkeypatch, then):
+    """Killed within a chunk; an utterance of it is then unreadable, or readable at last."""
+    from espnet_spire.utils.journal import Journal
+
+    wav, kept = many / "audio/u00.wav", tmp_path / "kept.wav"
+    if then == "found":
+        wav.rename(kept)
+    append = Journal.append
+    budget = iter(range(2))
+
+    def append_three(self, record):
+        append(self, record)
+        if "wall" in record.get("counts", {}) and next(budget, None) is None:
+            raise Killed
+
+    monkeypatch.setattr(Journal, "append", append_three)
+    options = ["--batch_seconds", "0.1"]  # one utterance a batch
+    with pytest.raises(Killed):
+        mfcc_extract([many], [tmp_path / "units"], *options)
+    monkeypatch.setattr(Journal, "append", append)
+    assert len(mfcc_extract.encoded) == 3
+    if then == "lost":
+        wav.rename(kept)
+        with pytest.raises(SpireError, match="1 of 60 utterances are unusable, first u00"):
+            mfcc_extract([many], [tmp_path / "units"], *options)
+        kept.rename(wav)
+        mfcc_extract([many], [tmp_path / "units"], *options)
+    else:
+        kept.rename(wav)
+        assert len(mfcc_extract([many], [tmp_path / "units"], *options)) == 57
+    mfcc_extract([many], [tmp_path / "fresh"])
+    assert (tmp_path / "units").read_bytes() == (tmp_path / "fresh").read_bytes()
+    assert (tmp_path / "units.rejected.tsv").read_bytes() == b""
+
+
+def test_one_process_a_job(mfcc_extract, many, tmp_path):
+    from espnet_spire.units.extract import journal_file
+
+    mfcc_extract([many], [tmp_path / "units"], "--num_shards", "2", "--shard", "1")
+    import fcntl
+
+    with open(journal_file(tmp_path / "units", 2, 1), "rb") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        with pytest.raises(SpireError, match="another process is at this job"):
+            mfcc_extract([many], [tmp_path / "units"], "--num_shards", "2", "--shard", "1")
+
+
+def test_features_that_are_not_finite_are_rejected(mfcc_extract, many, tmp_path, monkeypatch):
+    from espnet_spire.units.encoder import Encoder
+
+    parts = Encoder.parts
+
+    def broken(self, batch):
+        for row, features in parts(self, batch):
+            yield row, features * (float("nan") if len(batch[row]) % 2 else 1.0)
+
+    monkeypatch.setattr(Encoder, "parts", broken)
+    import soundfile
+
+    soundfile.write(many / "audio/u05.wav", np.ones(1601, "float32") * 0.1, 16000)
+    mfcc_extract([many], [tmp_path / "units"], "--max_rejected", "0.1")
+    rejected = (tmp_path / "units.rejected.tsv").read_text()
+    assert rejected == "u05\tits features are not finite\n"

@@ -16,6 +16,9 @@ def test_records_come_back_in_order(tmp_path):
     for record in records:
         journal.append(record)
     assert list(journal.records()) == records
+    with pytest.raises(SpireError, match="journal: another process is at this job"):
+        Journal(path, SETTINGS)
+    journal.close()
     assert list(Journal(path, SETTINGS).records()) == records
     assert next(read_journal(path, header=True)) == {"settings": SETTINGS}
     assert len(path.read_text(encoding="utf-8").splitlines()) == 4
@@ -26,6 +29,7 @@ def test_every_torn_tail_is_cut_off_and_can_be_written_again(tmp_path):
     journal = Journal(path, SETTINGS)
     for number in range(2):
         journal.append({"n": number, "long": "x" * 40})
+    journal.close()
     whole = path.read_bytes()
     ends = [position + 1 for position, byte in enumerate(whole) if byte == 10]
     for size in range(len(whole) + 1):
@@ -35,6 +39,7 @@ def test_every_torn_tail_is_cut_off_and_can_be_written_again(tmp_path):
         assert len(list(again.records())) == max(0, complete - 1)
         for number in range(max(0, complete - 1), 2):
             again.append({"n": number, "long": "x" * 40})
+        again.close()
         assert path.read_bytes() == whole
 
 
@@ -61,8 +66,8 @@ def test_reading_leaves_a_torn_line_alone(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"layer": 21}, "earlier work had layer 22, this has 21; begun anew"),
-        ({"seed": 1}, "earlier work had seed None, this has 1; begun anew"),
+        ({"layer": 21}, "earlier work had layer 22, this has 21; moved to"),
+        ({"seed": 1}, "earlier work had seed None, this has 1; moved to"),
     ],
 )
 def test_other_settings_begin_anew_and_say_why(tmp_path, caplog, change, message):
@@ -72,6 +77,8 @@ def test_other_settings_begin_anew_and_say_why(tmp_path, caplog, change, message
     assert list(journal.records()) == []
     assert message in caplog.text
     assert next(read_journal(path, header=True))["settings"] == {**SETTINGS, **change}
+    # nothing is lost
+    assert list(read_journal(f"{path}.stale")) == [{"n": 0}]
 
 
 def test_a_file_that_is_no_journal(tmp_path, caplog):

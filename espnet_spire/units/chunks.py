@@ -1,0 +1,81 @@
+"""Cut a data directory into chunks that stay what they are when it is changed elsewhere.
+
+A chunk is a run of utterances, and the piece of work that jobs share out and take up again. It
+ends where a checksum of the utterance's name says so: when a line is added, removed or changed,
+its own chunk and perhaps the next are other ones, and all the rest are as before.
+"""
+
+import hashlib
+import os
+import zlib
+from functools import lru_cache
+from typing import Iterable, Iterator, List, NamedTuple, Tuple
+
+from espnet_spire.units.rxfilename import ark_place
+from espnet_spire.units.sources import Source
+
+# Utterances a chunk: at least, at most; 32 on average.
+_FEWEST, _MOST = 16, 128
+_ONE_IN = 16
+
+
+class Chunk(NamedTuple):
+    """``utterances``: (key, source); ``tags``: of each, a digest of where its audio is and, for
+    files, of their size and time of change."""
+
+    utterances: List[Tuple[str, Source]]
+    tags: List[str]
+
+    @property
+    def name(self) -> str:
+        return self.utterances[0][0]
+
+    @property
+    def digest(self) -> str:
+        keys = "\n".join(key for key, _ in self.utterances)
+        return _digest(keys + "\t" + " ".join(self.tags))
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+@lru_cache(maxsize=64)  # segments of a recording follow each other
+def _content(rxfilename: str) -> str:
+    if rxfilename.rstrip().endswith("|"):
+        return "pipe"
+    place = ark_place(rxfilename)
+    try:
+        found = os.stat(rxfilename if place is None else place[0])
+    except OSError:
+        return "missing"
+    return f"{found.st_size} {found.st_mtime_ns}"
+
+
+def tag(source: Source) -> str:
+    """What must be as it was for the units of an utterance to be still its units."""
+    where = f"{source.rxfilename}\t{source.start}\t{source.end}\t{source.expected}"
+    return _digest(f"{where}\t{_content(source.rxfilename)}")
+
+
+def chunks(sources: Iterable[Tuple[str, Source]]) -> Iterator[Chunk]:
+    """Cut utterances, in the order of the data directory; one chunk is in memory at a time."""
+    _content.cache_clear()
+    utterances: List[Tuple[str, Source]] = []
+    for key, source in sources:
+        utterances.append((key, source))
+        ends = zlib.crc32(key.encode()) % _ONE_IN == 0
+        if (ends and len(utterances) >= _FEWEST) or len(utterances) == _MOST:
+            yield Chunk(utterances, [tag(source) for _, source in utterances])
+            utterances = []
+    if utterances:
+        yield Chunk(utterances, [tag(source) for _, source in utterances])
+
+
+def digest_of(cut: Iterable[Chunk]) -> Tuple[int, str]:
+    """How many utterances there are, and a digest of all chunks."""
+    count, digest = 0, hashlib.blake2b(digest_size=8)
+    for chunk in cut:
+        count += len(chunk.utterances)
+        digest.update(chunk.digest.encode())
+    return count, digest.hexdigest()
