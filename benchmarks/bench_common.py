@@ -45,12 +45,12 @@ def machine() -> str:
 
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                name = line.split(":", 1)[1].strip()
-                break
-    flags = " with AVX-512 bfloat16" if "avx512_bf16" in cpuinfo.read_text() else ""
+    said = cpuinfo.read_text() if cpuinfo.exists() else ""
+    for line in said.splitlines():
+        if line.startswith("model name"):
+            name = line.split(":", 1)[1].strip()
+            break
+    flags = " with AVX-512 bfloat16" if "avx512_bf16" in said else ""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     return (
         f"{name}{flags}, {torch.get_num_threads()} threads, {device}, torch {torch.__version__},"
@@ -156,28 +156,39 @@ def hubert_flops(config, layer: int, frames: Sequence[int]) -> float:
     return flops
 
 
-def matmul_peak(dtype) -> float:
-    """Best floating point operations a second of a matrix product on this machine, measured."""
+def matmul_peak(dtype, device: str = "cpu") -> float:
+    """Best floating point operations a second of a matrix product on a device, measured."""
     import torch
 
     from espnet_spire.units.matmul import linear, packed
 
+    if torch.device(device).type == "cuda":  # it needs more to be busy, and to wake up
+        sizes, repeats = ((16384, 1024, 4096), (16384, 4096, 1024), (8192, 8192, 8192)), 20
+    else:
+        sizes, repeats = ((2048, 1024, 4096), (4096, 4096, 1024), (4096, 4096, 4096)), 6
     best = 0.0
     with torch.inference_mode():
-        for rows, inner, outer in ((2048, 1024, 4096), (4096, 4096, 1024), (4096, 4096, 4096)):
-            x = torch.randn(rows, inner).to(dtype)
-            weight = packed(torch.randn(outer, inner).to(dtype))
-            for _ in range(6):
-                started = time.perf_counter()
-                linear(x, weight)
-                best = max(best, 2.0 * rows * inner * outer / (time.perf_counter() - started))
+        for rows, inner, outer in sizes:
+            x = torch.randn(rows, inner).to(device, dtype)
+            weight = packed(torch.randn(outer, inner).to(device, dtype))
+            for _ in range(repeats):
+                taken = timed(lambda x=x, weight=weight: linear(x, weight), device)
+                best = max(best, 2.0 * rows * inner * outer / taken)
     return best
 
 
-def timed(function: Callable[[], object]) -> float:
-    """Seconds that a call takes."""
+def timed(function: Callable[[], object], device: str = "cpu") -> float:
+    """Seconds that a call takes until the device has done its work."""
+    import torch
+
+    def wait() -> None:
+        if torch.device(device).type == "cuda":
+            torch.cuda.synchronize(device)
+
+    wait()
     started = time.perf_counter()
     function()
+    wait()
     return time.perf_counter() - started
 
 

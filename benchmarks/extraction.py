@@ -1,8 +1,9 @@
-"""Units of HuBERT-large size against the plain way, on the same cores in the same run.
+"""Units of HuBERT-large size against the plain way, on the same device in the same run.
 
 The plain way: transformers' whole model in float32, its own feature extractor, batches of four in
-file order, padded, audio read in between. Rounds of all ways take turns, so that a busy neighbour
-slows all of them; the ratio is the median over rounds.
+file order, padded, audio read in between. On a GPU it also runs in bfloat16, since nobody would
+leave that out there. Rounds of all ways take turns, so that a busy neighbour slows all of them; the
+ratio is the median over rounds.
 
     python benchmarks/extraction.py --work DIR [--rounds 3] [--utterances 20] [--small]
 """
@@ -16,7 +17,10 @@ import bench_common as common
 
 
 def plain_way(model, extractor, centroids, data_dir, layer):
-    """Units of a data directory, as a script of a dozen lines makes them."""
+    """Units of a data directory, as a script of a dozen lines makes them; on the CPU.
+
+    The model's device and type are those of the features; ``centroids`` are float32 on the device.
+    """
     import soundfile
     import torch
 
@@ -28,10 +32,12 @@ def plain_way(model, extractor, centroids, data_dir, layer):
             batch = lines[first : first + 4]
             waves = [soundfile.read(path, dtype="float32")[0] for _, path in batch]
             inputs = extractor(waves, sampling_rate=16000, padding=True, return_tensors="pt")
+            inputs = inputs.to(model.device)
+            inputs["input_values"] = inputs["input_values"].to(model.dtype)
             hidden = model(**inputs, output_hidden_states=True).hidden_states[layer]
             for (key, _), wave, features in zip(batch, waves, hidden, strict=True):
-                features = features[: (len(wave) - 400) // 320 + 1]
-                units[key] = (features @ centroids.T - half_norms).argmax(dim=1)
+                features = features[: (len(wave) - 400) // 320 + 1].float()
+                units[key] = (features @ centroids.T - half_norms).argmax(dim=1).cpu()
     return units
 
 
@@ -44,6 +50,8 @@ def main():
     parser.add_argument("--clusters", type=int, default=5000)
     parser.add_argument("--codebook_hours", type=float, default=0.7)
     parser.add_argument("--small", action="store_true", help="a small model, to try the script")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--batch_seconds", type=float, help="as of extract_units")
     args = parser.parse_args()
     common.quiet()
 
@@ -56,8 +64,11 @@ def main():
     from espnet_spire.units.codebook import load_codebook
     from espnet_spire.units.encoder import load_encoder
     from espnet_spire.units.extract import Job, Options, join_jobs
+    from espnet_spire.utils.cli import batch_seconds, default_device
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch_tf32 = torch.backends.cudnn.allow_tf32
+    device = default_device(args.device)
+    on_gpu = device.startswith("cuda")
     size = "small" if args.small else "large"
     name = common.write_hubert_large(args.work / f"hubert_{size}", small=args.small)
     sets = [
@@ -72,39 +83,61 @@ def main():
         learn_kmeans.main(
             ["--data_dir", str(learning), "--encoder", name, "--layer", str(args.layer)]
             + ["--num_clusters", str(args.clusters), "--out", str(book), "--dtype", "bfloat16"]
-            + ["--hours", str(args.codebook_hours)]
+            + ["--hours", str(args.codebook_hours), "--device", device]
         )
     codebook = load_codebook(book)
-    model = AutoModel.from_pretrained(name).eval()
+    centroids = codebook.centroids.to(device)
+    plain_types = {"plain": torch.float32}
+    if on_gpu:
+        plain_types["plain bfloat16"] = torch.bfloat16
+    models = {
+        way: AutoModel.from_pretrained(name, dtype=dtype).eval().to(device)
+        for way, dtype in plain_types.items()
+    }
     extractor = AutoFeatureExtractor.from_pretrained(name)
     encoders = {
         dtype: load_encoder(name, args.layer, dtype=dtype, device=device)
         for dtype in ("float32", "bfloat16")
     }
-    jobs = {
-        dtype: Job(encoder, Assigner(codebook, device), codebook, Options(keep_repeats=True))
-        for dtype, encoder in encoders.items()
-    }
+    assigner = Assigner(codebook, device)
+    options = Options(keep_repeats=True, batch_seconds=batch_seconds(args))
+    jobs = {dtype: Job(encoder, assigner, codebook, options) for dtype, encoder in encoders.items()}
+
+    def plainly(way, data_dir):
+        # Our encoders switch TensorFloat-32 off; a plain script leaves it as torch has it.
+        ours_tf32, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, torch_tf32
+        try:
+            return plain_way(models[way], extractor, centroids, data_dir, args.layer)
+        finally:
+            torch.backends.cudnn.allow_tf32 = ours_tf32
 
     def ours(dtype, data_dir):
         out = data_dir / f"units.{dtype}"
-        jobs[dtype].run(data_dir, out)
-        return join_jobs(out, 1, max_rejected=0.0)
+        job = jobs[dtype]
+        job.run(data_dir, out)
+        return join_jobs(data_dir, out, 1, max_rejected=0.0, settings=job.settings)
 
     print(common.machine())
+    for data_dir in (*sets, args.work / "warm"):  # what is up to date would not be done again
+        for path in (*data_dir.glob("units.*"), *data_dir.glob(".units.*")):
+            path.unlink()
     warm = common.write_corpus(args.work / "warm", 2, 99)
-    plain_way(model, extractor, codebook.centroids, warm, args.layer)
+    for way in models:
+        plainly(way, warm)
     for dtype in encoders:
         ours(dtype, warm)
 
-    times = {"plain": [], "float32": [], "bfloat16": []}
+    times = {way: [] for way in (*models, *encoders)}
     flops, seconds = [], []
     equal = frames = checked = agreed = alone = differs = 0
     for number, data_dir in enumerate(sets, 1):
-        started = time.perf_counter()
-        plain = plain_way(model, extractor, codebook.centroids, data_dir, args.layer)
-        times["plain"].append(time.perf_counter() - started)
-        for dtype in ("float32", "bfloat16"):
+        for way in models:
+            started = time.perf_counter()
+            units = plainly(way, data_dir)  # on the CPU: the device has done its work
+            times[way].append(time.perf_counter() - started)
+            if way == "plain":
+                plain = units
+        for dtype in encoders:
             started = time.perf_counter()
             summary = ours(dtype, data_dir)
             times[dtype].append(time.perf_counter() - started)
@@ -112,10 +145,11 @@ def main():
                 alone += summary.alone
         seconds.append(summary.seconds)
         flops.append(
-            common.hubert_flops(model.config, args.layer, [len(line) for line in plain.values()])
+            common.hubert_flops(
+                models["plain"].config, args.layer, [len(line) for line in plain.values()]
+            )
         )
         # The promise: float32 units are those of one utterance at a time.
-        assigner = Assigner(codebook, device)
         lines = {
             dtype: dict(
                 line.split(" ", 1)
@@ -139,11 +173,11 @@ def main():
             + ", ".join(f"{way} {taken[-1]:.1f} s" for way, taken in times.items())
         )
     rows = []
-    peaks = {
-        "plain": common.matmul_peak(torch.float32),
-        "bfloat16": common.matmul_peak(torch.bfloat16),
+    measured = {
+        dtype: common.matmul_peak(dtype, device) for dtype in (torch.float32, torch.bfloat16)
     }
-    peaks["float32"] = peaks["plain"]
+    types = {**plain_types, "float32": torch.float32, "bfloat16": torch.bfloat16}
+    peaks = {way: measured[dtype] for way, dtype in types.items()}
     ratios = {}
     for way, taken in times.items():
         ratios[way] = common.median_ratio(times["plain"], taken)

@@ -37,6 +37,7 @@ class StandIn:
     """Sums of two rows of a table each, the same for the same order of calls."""
 
     dim = DIM
+    description = DESCRIPTION
 
     def __init__(self) -> None:
         self.rng = np.random.default_rng(0)
@@ -58,16 +59,14 @@ class StandIn:
 
 
 def child(part: str, directory: Path, hours: float, max_gib: float, num_clusters: int) -> None:
-    from espnet_spire.bin.learn_kmeans import PROCESS_BYTES
-    from espnet_spire.units.frames import collect_frames
-    from espnet_spire.units.kmeans import Options, cluster, plan_learning, publish
+    from espnet_spire.units.kmeans import Options, cluster, collect, plan_learning, publish
 
     options = Options(
         num_clusters,
         hours=hours,
         passes=2,
         backend="torch",
-        max_bytes=int(max_gib * 2**30) - PROCESS_BYTES,
+        max_gib=max_gib,
         batch_seconds=120.0,
     )
     work = directory / "work"
@@ -75,7 +74,7 @@ def child(part: str, directory: Path, hours: float, max_gib: float, num_clusters
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     facts = {"start": before, "keep": plan.collection.keep}
     if part == "collect":
-        collect_frames(StandIn(), plan.collection, work)
+        collect(StandIn(), plan, work)
     else:
         learned = cluster(plan, work)
         publish(learned, directory / "book")
@@ -110,11 +109,11 @@ def main() -> None:
         part, directory, hours = args.child
         child(part, Path(directory), float(hours), args.max_gib, args.num_clusters)
         return
-    from espnet_spire.bin.learn_kmeans import PROCESS_BYTES
     from espnet_spire.units.clustering import frame_capacity
+    from espnet_spire.units.kmeans import PROCESS_GIB
 
     room = frame_capacity(
-        int(args.max_gib * 2**30) - PROCESS_BYTES, DIM, args.num_clusters, "torch"
+        int((args.max_gib - PROCESS_GIB) * 2**30), DIM, args.num_clusters, "torch"
     )
     print(f"bound {args.max_gib} GiB, room for {room:,} frames of {DIM}\n")
     print("| audio, times the room | hours | kept of frames | frames clustered |", end="")

@@ -14,9 +14,6 @@ from espnet_spire.utils.cli import (
     run,
 )
 
-# What Python, torch and the libraries take of --max_gib, after an encoder was there and left.
-PROCESS_BYTES = 2**30
-
 
 def get_parser():
     parser = ArgumentParser(description=__doc__)
@@ -48,10 +45,10 @@ def get_parser():
         "--backend",
         default="auto",
         choices=["auto", "sklearn", "torch"],
-        help="auto: scikit-learn with few clusters",
+        help="auto: scikit-learn with few clusters, unless an option is torch's alone",
     )
     parser.add_argument(
-        "--full_batch", action="store_true", help="Lloyd's passes, not mini-batches (torch)"
+        "--full_batch", action="store_true", help="Lloyd's passes, not mini-batches (torch only)"
     )
     parser.add_argument(
         "--kmeans_dtype",
@@ -75,13 +72,21 @@ def get_parser():
 
 def main(cmd=None):
     args = get_parser().parse_args(cmd)
-    from espnet_spire.units.encoder import Pooling, describe_encoder, load_encoder
-    from espnet_spire.units.frames import collect_frames
+    import logging
+
+    from espnet_spire.units.encoder import MFCC, Pooling, describe_encoder, load_encoder
     from espnet_spire.units.kmeans import (
         Options,
         cluster,
+        collect,
+        is_published,
         plan_learning,
         publish,
+    )
+    from espnet_spire.units.workdir import (
+        finish_removal,
+        only_one,
+        removal_begun,
         remove_work,
         work_directory,
     )
@@ -92,6 +97,8 @@ def main(cmd=None):
         raise SpireError(f"--num_workers {args.num_workers}: must be 0 or more")
     if not 0 <= args.max_rejected <= 1:
         raise SpireError(f"--max_rejected {args.max_rejected}: must be between 0 and 1")
+    if args.encoder == MFCC and args.dtype != "float32":
+        raise SpireError(f"--dtype {args.dtype}: {MFCC} is float32 only; leave the option out")
     pooling = Pooling(args.pooling, args.pool_frames)
     description = describe_encoder(
         args.encoder, args.layer, normalization_eps=args.normalization_eps, pooling=pooling
@@ -105,12 +112,29 @@ def main(cmd=None):
         tol=args.tol,
         full_batch=args.full_batch,
         backend=args.backend,
-        max_bytes=int(args.max_gib * 2**30) - PROCESS_BYTES,
-        batch_seconds=batch_seconds(args),
+        kmeans_dtype=args.kmeans_dtype,
+        max_gib=args.max_gib,
+        batch_seconds=args.batch_seconds,
     )
     about_encoder = {"dtype": args.dtype, "window_seconds": args.window_seconds}
     work = work_directory(args.out)
-    plan = plan_learning(description, args.data_dir, options, work, about_encoder)
+    last = args.merge or args.num_shards == 1
+    if removal_begun(work):
+        if is_published(args.out, description, args.data_dir, options, about_encoder):
+            logging.info("%s: was finished with these settings, only %s was left", args.out, work)
+            if last:
+                finish_removal(work)
+            return
+        finish_removal(work)
+    plan = plan_learning(
+        description,
+        args.data_dir,
+        options,
+        work,
+        about_encoder,
+        # Who merges runs no encoder, perhaps on a machine without its GPU.
+        usual_batch_seconds=None if args.merge else batch_seconds(args),
+    )
     if not args.merge:
         encoder = load_encoder(
             args.encoder,
@@ -121,29 +145,29 @@ def main(cmd=None):
             window_seconds=args.window_seconds,
             pooling=pooling,
         )
-        collect_frames(
+        collect(
             encoder,
-            plan.collection,
+            plan,
             work,
             num_shards=args.num_shards,
             shard=args.shard,
             num_workers=args.num_workers,
         )
         del encoder  # its memory is for clustering
-    if args.num_shards > 1 and not args.merge:
+    if not last:
         return
-    learned = cluster(
-        plan,
-        work,
-        num_shards=args.num_shards,
-        device=default_device(args.device),
-        dtype=args.kmeans_dtype,
-        rejected_file=f"{args.out}.rejected.tsv",
-        max_rejected=args.max_rejected,
-    )
-    publish(learned, args.out)
-    if not args.keep_frames:
-        remove_work(work)
+    with only_one(work):
+        learned = cluster(
+            plan,
+            work,
+            num_shards=args.num_shards,
+            device=default_device(args.device) if plan.options.backend == "torch" else "cpu",
+            rejected_file=f"{args.out}.rejected.tsv",
+            max_rejected=args.max_rejected,
+        )
+        publish(learned, args.out)
+        if not args.keep_frames:
+            remove_work(work)
     shown = ("frames", "inertia", "held_out_inertia", "dead_share", "perplexity")
     # fewer than 20 frames leave none to hold out
     known = {name: learned.codebook.description[name] for name in shown}

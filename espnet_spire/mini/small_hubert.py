@@ -24,7 +24,8 @@ from torch.nn import functional
 from espnet_spire.mini.channels_last import front_end
 from espnet_spire.mini.mfcc_labels import cluster
 from espnet_spire.units.audio import SAMPLE_RATE
-from espnet_spire.units.mfcc import HOP, WINDOW, mfcc, num_frames
+from espnet_spire.units.framing import HUBERT_FRAMING
+from espnet_spire.units.mfcc import mfcc
 from espnet_spire.utils.atomic import PathLike, atomic_dir, write_json
 from espnet_spire.utils.errors import SpireError
 from espnet_spire.utils.progress import progress
@@ -167,7 +168,7 @@ def load_utterances(
     audio = itertools.chain.from_iterable(iter_audio(data_dir) for data_dir in data_dirs)
     for key, samples in progress(audio, total=total, desc="MFCC", unit="utt"):
         # A shorter one would be masked from end to end.
-        if num_frames(len(samples)) < 2 * config.mask_span:
+        if HUBERT_FRAMING.num_frames(len(samples)) < 2 * config.mask_span:
             short.append(key)
             continue
         features.append(mfcc(samples, normalize=config.normalize_mfcc).numpy())
@@ -233,12 +234,13 @@ def crop_batch(
         float32 waveforms (batch, 320 · frames + 80) and int64 labels (batch, frames).
     """
     frames = min(min(len(utterance.labels) for utterance in utterances), max_crop)
-    size = HOP * (frames - 1) + WINDOW
+    window, hop = HUBERT_FRAMING
+    size = hop * (frames - 1) + window
     waveforms = np.empty((len(utterances), size), dtype=np.float32)
     labels = np.empty((len(utterances), frames), dtype=np.int64)
     for row, utterance in enumerate(utterances):
         first = int(rng.integers(len(utterance.labels) - frames + 1))
-        waveforms[row] = utterance.samples[HOP * first : HOP * first + size]
+        waveforms[row] = utterance.samples[hop * first : hop * first + size]
         labels[row] = utterance.labels[first : first + frames]
     return torch.from_numpy(waveforms), torch.from_numpy(labels)
 
@@ -331,7 +333,7 @@ def plan_passes(
     rng: np.random.Generator,
 ) -> List[np.ndarray]:
     """:func:`plan_batches` for ``passes`` passes, of which the last may be a part of one."""
-    batch_frames = max(1, int(batch_seconds * SAMPLE_RATE / HOP))
+    batch_frames = max(1, int(batch_seconds * SAMPLE_RATE / HUBERT_FRAMING.hop))
     plan: List[np.ndarray] = []
     while passes > 0:
         batches = plan_batches(frames, batch_frames, max_crop, rng)
@@ -375,7 +377,7 @@ class _Optimizer:
 
 
 def _max_crop(config: SmallHubertConfig) -> int:
-    return max(2 * config.mask_span, int(config.max_crop_seconds * SAMPLE_RATE / HOP))
+    return max(2 * config.mask_span, int(config.max_crop_seconds * SAMPLE_RATE / HUBERT_FRAMING.hop))
 
 
 def train_front_end(

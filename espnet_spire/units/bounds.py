@@ -54,6 +54,11 @@ def place_of(source: Source) -> str:
     return f"utterance {source.utterance} of recording {source.recording} ({times})"
 
 
+def length_tolerance(seconds: float) -> float:
+    """How many seconds audio may be longer or shorter than what its data directory promises."""
+    return LENGTH_SHARE * seconds + LENGTH_SECONDS
+
+
 def check_length(source: Source, frames: int, rate: int) -> None:
     """Compare ``frames`` at ``rate`` with what the data directory expects of a source.
 
@@ -77,7 +82,7 @@ def check_length(source: Source, frames: int, rate: int) -> None:
 
 
 def _close(actual: float, expected: float) -> bool:
-    return abs(actual - expected) <= LENGTH_SHARE * expected + LENGTH_SECONDS
+    return abs(actual - expected) <= length_tolerance(expected)
 
 
 def _wrong_length(source: Source, actual: float, says: str) -> SpireError:

@@ -15,7 +15,10 @@ from espnet_spire.utils.errors import SpireError
 
 
 class Settings(NamedTuple):
-    """How to cluster; ``dtype`` is that of the products (torch back-end)."""
+    """How to cluster; ``dtype`` is that of the products (torch back-end).
+
+    ``frames`` tells what is clustered from other frames.
+    """
 
     num_clusters: int
     backend: str
@@ -25,6 +28,7 @@ class Settings(NamedTuple):
     dtype: torch.dtype = torch.float32
     device: str = "cpu"
     seed: int = 0
+    frames: str = ""
 
 
 class State(NamedTuple):
@@ -61,7 +65,7 @@ def write_checkpoint(path: Optional[Path], state: State, settings: Settings) -> 
 
 
 def read_checkpoint(path: Optional[Path], settings: Settings) -> Optional[State]:
-    """What :func:`write_checkpoint` wrote; ``None`` where nothing is.
+    """What :func:`write_checkpoint` wrote; ``None`` where nothing is, or of other frames.
 
     Raises:
         SpireError: it was written under other settings; it names the first that differs.
@@ -71,6 +75,9 @@ def read_checkpoint(path: Optional[Path], settings: Settings) -> Optional[State]
     with safe_open(path, "pt") as stream:
         about = json.loads(stream.metadata()["state"])
         tensors = {name: stream.get_tensor(name) for name in stream.keys()}
+    if about["settings"]["frames"] != settings.frames:
+        logging.warning("k-means: frames have changed since %s was written; clustered anew", path)
+        return None
     for name, value in _as_json(settings).items():
         if about["settings"][name] != value:
             raise SpireError(
@@ -88,4 +95,9 @@ def read_checkpoint(path: Optional[Path], settings: Settings) -> Optional[State]
 
 
 def _as_json(settings: Settings) -> Dict[str, Any]:
-    return {**settings._asdict(), "dtype": str(settings.dtype).removeprefix("torch.")}
+    return {
+        **settings._asdict(),
+        "dtype": str(settings.dtype).removeprefix("torch."),
+        # One GPU gives what another does.
+        "device": torch.device(settings.device).type,
+    }

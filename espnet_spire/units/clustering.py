@@ -62,10 +62,23 @@ class Use(NamedTuple):
         return float((self.counts == 0).mean())
 
 
-def choose_backend(backend: str, num_clusters: int) -> str:
-    """``sklearn`` or ``torch`` for ``auto``."""
+def choose_backend(
+    backend: str, num_clusters: int, *, full_batch: bool = False, dtype: str = "auto"
+) -> str:
+    """``sklearn`` or ``torch`` for ``auto``.
+
+    Raises:
+        SpireError: scikit-learn was asked for with what only torch does.
+    """
+    only_torch = []
+    if full_batch:
+        only_torch.append("--full_batch")
+    if dtype == "bfloat16":
+        only_torch.append("--kmeans_dtype bfloat16")
+    if backend == "sklearn" and only_torch:
+        raise SpireError(f"--backend sklearn: knows no {only_torch[0]}; leave one of them out")
     if backend == "auto":
-        return "sklearn" if num_clusters <= SKLEARN_CLUSTERS else "torch"
+        return "torch" if only_torch or num_clusters > SKLEARN_CLUSTERS else "sklearn"
     return backend
 
 

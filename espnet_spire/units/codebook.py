@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Dict, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from espnet_spire.utils.atomic import PathLike, atomic_dir, read_json, write_json
@@ -15,7 +16,7 @@ from espnet_spire.utils.errors import SpireError
 CENTROIDS = "codebook.safetensors"
 DESCRIPTION = "codebook.json"
 # What must be equal for two feature streams to be interchangeable. The encoder's name is a path
-# that may move, so its type and width are compared in its place.
+# that may move, so its type and width are compared in its place, and the digest of its weights.
 MUST_MATCH = (
     "encoder_type",
     "layer",
@@ -26,6 +27,8 @@ MUST_MATCH = (
     "pooling",
     "pool_frames",
 )
+# Hexadecimal; only loaded encoders and codebooks learned from them know it, mfcc has none.
+WEIGHTS = "weights"
 # What a codebook.json means that was written before these were settings.
 _BEFORE = {"pooling": "none", "pool_frames": 1}
 
@@ -43,8 +46,8 @@ class Codebook(NamedTuple):
     def check_encoder(self, description: Dict[str, Any]) -> None:
         """Raise unless features so described are those that the centroids were learned from.
 
-        What the codebook does not know of its encoder (an imported one) cannot be compared; a
-        warning says so, once.
+        What the codebook does not know of its encoder (an imported one) cannot be compared, nor
+        can weights where only one side knows them: a warning says so, once.
         """
         unknown = []
         for name in MUST_MATCH:
@@ -61,19 +64,22 @@ class Codebook(NamedTuple):
                 )
         if unknown:
             _warn_unchecked(", ".join(unknown), str(description["encoder"]))
+        self._check_weights(description)
 
-    def nearest(self, features: torch.Tensor) -> torch.Tensor:
-        """Index of the nearest centroid: argmax(x·c - ½‖c‖²), in float32.
-
-        Args:
-            features: shape (frames, D).
-
-        Returns:
-            int64, shape (frames,).
-        """
-        centroids = self.centroids.to(features.device)
-        half_norms = 0.5 * (centroids * centroids).sum(dim=1)
-        return (features.float() @ centroids.T - half_norms).argmax(dim=1)
+    def _check_weights(self, description: Dict[str, Any]) -> None:
+        ours, theirs = (
+            str(book.get("encoder") or "").rstrip("/") for book in (self.description, description)
+        )
+        digests = [book.get(WEIGHTS) for book in (self.description, description)]
+        if None in digests:
+            if ours and ours != theirs:
+                _warn_another_name(ours, theirs)
+        elif digests[0] != digests[1]:
+            raise SpireError(
+                f"the codebook was learned with {ours or 'an encoder whose name is unknown'}, the"
+                f" encoder is {theirs}: both are of one kind, but their weights differ; use the one"
+                " it was learned with"
+            )
 
 
 @lru_cache(maxsize=None)  # once, however many data directories there are
@@ -86,16 +92,32 @@ def _warn_unchecked(names: str, encoder: str) -> None:
     )
 
 
+@lru_cache(maxsize=None)
+def _warn_another_name(ours: str, theirs: str) -> None:
+    logging.warning(
+        "the codebook was learned with %s, the encoder is %s; whether their weights are the same"
+        " is not known: make sure yourself that they are",
+        ours,
+        theirs,
+    )
+
+
 def codebook_identity(path: PathLike) -> Dict[str, Any]:
     """What tells a codebook directory from another: its description and its centroids' hash."""
-    path = Path(path)
-    _require(path)
-    return {**read_json(path / DESCRIPTION), "sha256": file_sha256(path / CENTROIDS)}
+    return {**_description(Path(path)), "sha256": file_sha256(Path(path) / CENTROIDS)}
 
 
-def _require(path: Path) -> None:
+def _description(path: Path) -> Dict[str, Any]:
+    """What stands in the codebook.json of a codebook that is whole."""
     if not (path / CENTROIDS).exists():
         raise SpireError(f"{path / CENTROIDS}: no such file; learn_kmeans makes a codebook")
+    description = read_json(path / DESCRIPTION)
+    if not isinstance(description, dict):
+        raise SpireError(f"{path / DESCRIPTION}: not a JSON object; make the codebook again")
+    for name in ("num_clusters", "dim"):
+        if not isinstance(description.get(name), int):
+            raise SpireError(f"{path / DESCRIPTION}: has no number {name}; make the codebook again")
+    return description
 
 
 def save_codebook(codebook: Codebook, out: PathLike) -> None:
@@ -106,11 +128,18 @@ def save_codebook(codebook: Codebook, out: PathLike) -> None:
 
 
 def load_codebook(path: PathLike) -> Codebook:
-    """Read a codebook directory."""
+    """Read a codebook directory.
+
+    Raises:
+        SpireError: one of its files is missing or damaged, or they do not belong together.
+    """
     path = Path(path)
-    _require(path)
-    description = read_json(path / DESCRIPTION)
-    centroids = load_file(path / CENTROIDS)["centroids"]
+    description = _description(path)
+    try:
+        centroids = load_file(path / CENTROIDS)["centroids"]
+    except (SafetensorError, KeyError) as error:
+        what = "has no centroids" if isinstance(error, KeyError) else f"damaged ({error})"
+        raise SpireError(f"{path / CENTROIDS}: {what}; copy or make the codebook again") from None
     if list(centroids.shape) != [description["num_clusters"], description["dim"]]:
         raise SpireError(f"{path}: {CENTROIDS} and {DESCRIPTION} do not belong together")
     return Codebook(centroids, description)

@@ -1,40 +1,69 @@
-"""Frames for k-means on disk: collected batch by batch, in shards, through kills.
+"""Frames for k-means on disk: what jobs collect in a work directory, and how it is loaded.
 
 A work directory holds, for each job, a file of frames (fixed-size records) and a journal with one
-line for each batch whose frames are safely in it. Batches are cut from the whole sample before
-jobs share them, and which frames of an utterance are kept follows from seed and utterance. So
-neither the number of jobs nor kills change what is collected.
+line for each batch whose frames are safely in it: ``batch`` (its number; none for one of
+utterances that were unusable at first), ``frames`` and ``samples`` (counts), ``audio`` (data
+directory, key and stamp of each utterance in it), ``rejected`` (data directory, key, reason).
 """
 
-import fcntl
+import hashlib
+import json
 import os
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
 from espnet_spire.units.audio import SAMPLE_RATE
 from espnet_spire.units.batching import batches
-from espnet_spire.units.reader import Decoded, read_ahead
+from espnet_spire.units.rxfilename import ark_place, is_pipe
 from espnet_spire.units.sampling import Sampled, random_number
-from espnet_spire.utils.atomic import PathLike, disk_errors
+from espnet_spire.units.sources import Source
+from espnet_spire.utils.atomic import PathLike
 from espnet_spire.utils.datadir import shard_of
 from espnet_spire.utils.errors import SpireError
-from espnet_spire.utils.journal import Journal, read_journal
-from espnet_spire.utils.progress import progress
+from espnet_spire.utils.journal import read_journal_offsets
 
 # Frames that are read at once.
 _READ_BYTES = 4 * 2**20
 
+# Number of the data directory, and key: two directories may have the same key.
+Name = Tuple[int, str]
+
 
 class Collection(NamedTuple):
-    """What to collect. ``keep``: share of the frames; ``dtype``: how they are held."""
+    """What to collect.
+
+    ``batches``: utterances whose length is known; ``unknown``: the others, which are tried after
+    them; ``max_samples``: of a padded batch; ``keep``: share of the frames; ``dtype``: how they
+    are held; ``sample``: a digest of all utterances.
+    """
 
     batches: List[List[Sampled]]
+    unknown: List[Sampled]
+    max_samples: int
     keep: float
     dtype: np.dtype
     dim: int
     seed: int
+    sample: str
+
+    @property
+    def header(self) -> Dict[str, Any]:
+        """What a journal is of."""
+        return {"dim": self.dim, "dtype": self.dtype.name, "sample": self.sample}
+
+    def part(self, num_shards: int, shard: int) -> "Collection":
+        """The share of one job."""
+        return self._replace(
+            batches=shard_of(self.batches, num_shards, shard),
+            unknown=shard_of(self.unknown, num_shards, shard),
+        )
+
+    def by_name(self) -> Dict[Name, Sampled]:
+        """All utterances."""
+        known = (item for batch in self.batches for item in batch)
+        return {name_of(item): item for part in (known, self.unknown) for item in part}
 
 
 class Stretch(NamedTuple):
@@ -46,23 +75,45 @@ class Stretch(NamedTuple):
 
 
 class Collected(NamedTuple):
-    """All frames, in the order of the sample; samples read at 16 kHz; what could not be read."""
+    """All frames, in the order of the sample; samples read at 16 kHz; what could not be used.
+
+    ``digest`` tells these frames from others.
+    """
 
     stretches: List[Stretch]
     num_samples: int
-    rejected: Dict[str, str]
+    rejected: Dict[Name, str]
+    digest: str
 
     @property
     def num_frames(self) -> int:
         return sum(stretch.count for stretch in self.stretches)
 
 
-def sample_batches(utterances: Sequence[Sampled], batch_seconds: float) -> List[List[Sampled]]:
-    """Cut a sample into encoder batches by the lengths that are known beforehand."""
+def name_of(utterance: Sampled) -> Name:
+    """What an utterance is known by among all data directories."""
+    return utterance.corpus, utterance.key
+
+
+def make_collection(
+    utterances: Sequence[Sampled],
+    *,
+    batch_seconds: float,
+    keep: float,
+    dtype: np.dtype,
+    dim: int,
+    seed: int,
+    sample: str = "",
+) -> Collection:
+    """Cut a sample into encoder batches, by the lengths that are known beforehand."""
+    known = [utterance for utterance in utterances if utterance.reason is None]
+    unknown = [utterance for utterance in utterances if utterance.reason is not None]
+    max_samples = int(batch_seconds * SAMPLE_RATE)
     # Only lengths matter here: a range has one and holds nothing.
-    items = ((utterance, range(utterance.num_samples)) for utterance in utterances)
-    cut = batches(items, max_samples=int(batch_seconds * SAMPLE_RATE))
-    return [[utterance for utterance, _ in batch] for batch in cut]
+    items = ((utterance, range(utterance.num_samples)) for utterance in known)
+    cut = batches(items, max_samples=max_samples)
+    planned = [[utterance for utterance, _ in batch] for batch in cut]
+    return Collection(planned, unknown, max_samples, keep, dtype, dim, seed, sample)
 
 
 def kept_frames(utterance: Sampled, count: int, keep: float, seed: int) -> np.ndarray:
@@ -73,140 +124,99 @@ def kept_frames(utterance: Sampled, count: int, keep: float, seed: int) -> np.nd
     return np.random.default_rng(number).random(count) < keep
 
 
-def _paths(work: PathLike, num_shards: int, shard: int) -> Tuple[Path, Path]:
+def job_files(work: PathLike, num_shards: int, shard: int) -> Tuple[Path, Path]:
+    """Frames and journal of one job."""
     stem = Path(work) / f"frames.{shard}-of-{num_shards}"
     return stem.with_name(stem.name + ".bin"), stem.with_name(stem.name + ".jsonl")
 
 
-def collect_frames(
-    encoder,
-    collection: Collection,
-    work: PathLike,
-    *,
-    num_shards: int = 1,
-    shard: int = 1,
-    num_workers: int = 2,
-) -> None:
-    """Encode the batches of one job that are not in the work directory yet.
-
-    Raises:
-        SpireError: features that the type does not hold; another process at the same job.
-    """
-    numbered = shard_of(list(enumerate(collection.batches)), num_shards, shard)
-    data, journal_path = _paths(work, num_shards, shard)
-    data.parent.mkdir(parents=True, exist_ok=True)
-    with open(data, "ab") as stream:
-        _lock(stream, data)
-        journal = Journal(journal_path, {"dim": collection.dim, "dtype": collection.dtype.name})
-        records = list(journal.records())
-        size = sum(record["frames"] for record in records)
-        _cut(stream, data, size * collection.dim * collection.dtype.itemsize)
-        todo = numbered[len(records) :]
-        items = ((item.key, item.source) for _, batch in todo for item in batch)
-        decoded = read_ahead(
-            items, num_workers=num_workers, max_ahead_samples=_ahead(collection.batches)
-        )
-        total = sum(len(batch) for _, batch in numbered)
-        done = total - sum(len(batch) for _, batch in todo)
-        with progress(total=total, initial=done, desc="frames for k-means", unit="utt") as bar:
-            try:
-                for number, batch in todo:
-                    frames, record = _encode(encoder, collection, batch, decoded)
-                    with disk_errors(data):
-                        stream.write(frames.tobytes())
-                        stream.flush()
-                        os.fsync(stream.fileno())
-                    journal.append({"batch": number, **record})
-                    bar.update(len(batch))
-            finally:
-                decoded.close()
-
-
-def _ahead(cut: List[List[Sampled]]) -> int:
-    """Audio that may wait: about two batches."""
-    return 2 * max((sum(item.num_samples for item in batch) for batch in cut), default=0)
-
-
-def _lock(stream, path: Path) -> None:
+def audio_stamp(source: Source) -> Optional[str]:
+    """Size and time of the file that audio is in; none of pipes and of what is not there."""
+    if is_pipe(source.rxfilename):
+        return None
+    place = ark_place(source.rxfilename)
     try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        stat = os.stat(source.rxfilename if place is None else place[0])
     except OSError:
-        raise SpireError(f"{path}: another process is at this job; wait for it or end it") from None
+        return None
+    return f"{stat.st_size}:{stat.st_mtime_ns}"
 
 
-def _cut(stream, path: Path, size: int) -> None:
-    """Drop what was written after the last line of the journal."""
-    there = os.fstat(stream.fileno()).st_size
-    if there < size:
-        raise SpireError(
-            f"{path}: holds {there} bytes, its journal says {size}; remove {path.parent} to begin"
-            " anew"
-        )
-    stream.truncate(size)
+def read_records(journal: Path, part: Collection) -> List[Tuple[int, Dict[str, Any]]]:
+    """A job's journal, with places in the file; nothing where it is not there or of other work."""
+    if not journal.exists():
+        return []
+    (_, header), *records = [*read_journal_offsets(journal)] or [(0, {})]
+    return records if header.get("settings") == part.header else []
 
 
-def _encode(
-    encoder, collection: Collection, batch: List[Sampled], decoded: Iterator[Decoded]
-) -> Tuple[np.ndarray, Dict[str, Any]]:
-    """The frames of one batch that are kept, and what the journal says of it."""
-    rejected: Dict[str, str] = {}
-    usable: List[Tuple[Sampled, np.ndarray]] = []
-    for utterance, found in zip(batch, (next(decoded) for _ in batch), strict=True):
-        if found.samples is None:
-            rejected[utterance.key] = found.reason
-        elif encoder.num_frames(len(found.samples)) < 1:
-            rejected[utterance.key] = f"{len(found.samples)} samples are shorter than one frame"
-        else:
-            usable.append((utterance, found.samples))
-    features = encoder([samples for _, samples in usable]) if usable else []
-    parts, num_samples = [np.zeros((0, collection.dim), collection.dtype)], 0
-    for (utterance, samples), rows in zip(usable, features, strict=True):
-        rows = rows.cpu().numpy()
-        if not np.isfinite(rows).all():
-            rejected[utterance.key] = "its features are not finite"
-            continue
-        kept = kept_frames(utterance, len(rows), collection.keep, collection.seed)
-        parts.append(_converted(rows[kept], collection.dtype, utterance.key))
-        num_samples += len(samples)
-    frames = np.concatenate(parts)
-    return frames, {"frames": len(frames), "samples": num_samples, "rejected": rejected}
+def changed_audio(record: Dict[str, Any], utterances: Dict[Name, Sampled]) -> Optional[Sampled]:
+    """The first utterance of a journal's record whose audio was written anew since."""
+    for corpus, key, before in record["audio"]:
+        utterance = utterances[corpus, key]
+        # What cannot be asked now, on a disk that is not mounted here, is taken to be the same.
+        if before is not None and audio_stamp(utterance.source) not in (before, None):
+            return utterance
+    return None
 
 
-def _converted(rows: np.ndarray, dtype: np.dtype, key: str) -> np.ndarray:
-    largest = float(np.abs(rows).max(initial=0))
-    if largest > float(np.finfo(dtype).max):
-        raise SpireError(
-            f"{key}: a feature of {largest:g} does not fit {dtype.name}; use --backend sklearn,"
-            " which holds float32"
-        )
-    return rows.astype(dtype)
+def unusable(part: Collection, records: Iterable[Dict[str, Any]]) -> Dict[Name, str]:
+    """What cannot be used, and why, by a job's journal."""
+    rejected = {name_of(item): item.reason for item in part.unknown}
+    for record in records:
+        for corpus, key, _ in record["audio"]:
+            rejected.pop((corpus, key), None)
+        rejected.update({(corpus, key): reason for corpus, key, reason in record["rejected"]})
+    return rejected
 
 
 def read_collection(work: PathLike, collection: Collection, num_shards: int) -> Collected:
     """What all jobs collected.
 
     Raises:
-        SpireError: a job has not finished; it names the job.
+        SpireError: a job has not finished, or its audio has changed since; it names the job.
     """
-    places: Dict[int, Stretch] = {}
-    rejected: Dict[str, str] = {}
-    num_samples = 0
+    found: List[Tuple[Tuple, Stretch, Dict[str, Any]]] = []
+    rejected: Dict[Name, str] = {}
     for shard in range(1, num_shards + 1):
-        data, journal = _paths(work, num_shards, shard)
-        expected = len(shard_of(collection.batches, num_shards, shard))
-        first = found = 0
-        for record in read_journal(journal) if journal.exists() else ():
-            places[record["batch"]] = Stretch(data, first, record["frames"])
+        data, journal = job_files(work, num_shards, shard)
+        part = collection.part(num_shards, shard)
+        records = [record for _, record in read_records(journal, part)]
+        _check_job(records, part, data, f"job {shard} of {num_shards}")
+        rejected.update(unusable(part, records))
+        first = 0
+        for position, record in enumerate(records):
+            number = record["batch"]
+            order = (number is None, number or 0, shard, position)
+            found.append((order, Stretch(data, first, record["frames"]), record))
             first += record["frames"]
-            num_samples += record["samples"]
-            rejected.update(record["rejected"])
-            found += 1
-        if found < expected:
+    found.sort(key=lambda item: item[0])
+    digest = hashlib.blake2b(digest_size=8)
+    for _, stretch, record in found:
+        if record["audio"]:  # the others only have reasons
+            digest.update(json.dumps([stretch.count, record["audio"]]).encode())
+    return Collected(
+        [stretch for _, stretch, _ in found],
+        sum(record["samples"] for _, _, record in found),
+        rejected,
+        digest.hexdigest(),
+    )
+
+
+def _check_job(records: List[Dict[str, Any]], part: Collection, data: Path, job: str) -> None:
+    done = sum(record["batch"] is not None for record in records)
+    if done < len(part.batches):
+        raise SpireError(
+            f"{data}: {job} has not finished ({done} of {len(part.batches)} batches); run it again"
+        )
+    utterances = part.by_name()
+    for record in records:
+        changed = changed_audio(record, utterances)
+        if changed is not None:
             raise SpireError(
-                f"{data}: job {shard} of {num_shards} has not finished ({found} of {expected}"
-                " batches); run it again"
+                f"{data}: the audio of utterance {changed.key} has changed since {job} read it;"
+                " run the job again"
             )
-    return Collected([places[number] for number in sorted(places)], num_samples, rejected)
 
 
 def load_frames(

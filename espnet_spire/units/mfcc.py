@@ -10,19 +10,14 @@ import torch
 import torchaudio
 
 from espnet_spire.units.audio import SAMPLE_RATE
+from espnet_spire.units.framing import HUBERT_FRAMING
 
-WINDOW = 400  # samples that one HuBERT frame sees: 25 ms
-HOP = 320  # samples between two HuBERT frames: 20 ms
 NUM_COEFFICIENTS = 13
 MFCC_DIM = 3 * NUM_COEFFICIENTS
-_ANALYSIS_HOP = HOP // 2
+_WINDOW = HUBERT_FRAMING.window
+_ANALYSIS_HOP = HUBERT_FRAMING.hop // 2
 _FFT = 512
 _DELTA_WINDOW = 9
-
-
-def num_frames(num_samples: int) -> int:
-    """Frames of 25 ms every 20 ms that lie wholly inside; HuBERT's convolutions give as many."""
-    return max(0, (num_samples - WINDOW) // HOP + 1)
 
 
 @lru_cache(maxsize=1)
@@ -32,7 +27,7 @@ def _transform() -> torchaudio.transforms.MFCC:
         n_mfcc=NUM_COEFFICIENTS,
         melkwargs={
             "n_fft": _FFT,
-            "win_length": WINDOW,
+            "win_length": _WINDOW,
             "hop_length": _ANALYSIS_HOP,
             "n_mels": 40,
             "f_min": 20.0,
@@ -54,14 +49,14 @@ def mfcc(samples: np.ndarray, *, normalize: bool = True) -> torch.Tensor:
             and channel.
 
     Returns:
-        float32, shape (``num_frames(samples)``, 39).
+        float32, shape (``HUBERT_FRAMING.num_frames(samples)``, 39).
     """
-    frames = num_frames(len(samples))
+    frames = HUBERT_FRAMING.num_frames(len(samples))
     if frames == 0:
-        raise ValueError(f"{len(samples)} samples are shorter than one frame of {WINDOW}")
+        raise ValueError(f"{len(samples)} samples are shorter than one frame of {_WINDOW}")
     # torch.stft puts the window into the middle of its points: padding as much on either side
     # makes analysis frame i start at sample 160 i.
-    margin = (_FFT - WINDOW) // 2
+    margin = (_FFT - _WINDOW) // 2
     padded = torch.nn.functional.pad(torch.as_tensor(samples), (margin, margin))
     static = _transform()(padded)
     first = torchaudio.functional.compute_deltas(static, _DELTA_WINDOW)

@@ -167,7 +167,7 @@ class WaveformModel(_Transformer):
         super().__init__(model, layer=layer, device=device, dtype=dtype)
         self.normalize = normalize
         self.eps = eps
-        self.front_end = FrontEnd(self.model.feature_extractor, dtype)
+        self.front_end = FrontEnd(self.model.feature_extractor)
         self.framing: Framing = self.front_end.framing
         if can_pack(model.config):
             self.packed = PackedTransformer(self.model, dtype)

@@ -2,17 +2,26 @@
 
 Every utterance has a number that follows from seed, data directory and key, as good as random. The
 utterances with the smallest numbers are taken, at most n of a speaker, until the hours are used
-up. What is not taken is forgotten at once, so memory grows with the hours, not with the corpora.
+up. What is not taken is forgotten at once, so memory grows with the hours, not with the corpora;
+only a limit on speakers takes some bytes for each utterance of the directory at hand.
+
+The sample is drawn once and written down. Other jobs and later starts read it: audio that was
+mended meanwhile has another length, and must not give another sample.
 """
 
 import hashlib
 import heapq
+import json
+from array import array
+from pathlib import Path
 from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
 
 from espnet_spire.units.audio import SAMPLE_RATE
 from espnet_spire.units.durations import utterance_samples
 from espnet_spire.units.sources import Source, iter_sources
-from espnet_spire.utils.atomic import PathLike
+from espnet_spire.utils.atomic import PathLike, atomic_write
 from espnet_spire.utils.datadir import UTT2SPK, iter_table
 from espnet_spire.utils.errors import SpireError
 
@@ -36,14 +45,6 @@ def random_number(*parts: object) -> int:
     """64 bits that follow from ``parts`` alone, on every machine."""
     text = "\t".join(map(str, parts)).encode("utf-8", "surrogateescape")
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big")
-
-
-def digest(utterances: Iterable[Sampled]) -> str:
-    """Changes when other utterances, lengths or files are drawn."""
-    total = hashlib.blake2b(digest_size=8)
-    for item in utterances:
-        total.update(repr((item.rank, item.key, item.num_samples, item.source)).encode())
-    return total.hexdigest()
 
 
 def speaker_limits(
@@ -86,11 +87,10 @@ def sample_utterances(
     chosen = _First(hours * 3600 * SAMPLE_RATE)
     limits = speaker_limits(data_dirs, max_per_speaker)
     for corpus, (data_dir, limit) in enumerate(zip(data_dirs, limits, strict=True)):
-        utterances = _ranked(data_dir, corpus, seed)
-        if limit:
-            utterances = _few_of_a_speaker(utterances, data_dir, limit)
-        for utterance in utterances:
-            chosen.offer(utterance)
+        few = _few_of_a_speaker(data_dir, corpus, seed, limit) if limit else None
+        for number, utterance in enumerate(_ranked(data_dir, corpus, seed)):
+            if few is None or few[number]:
+                chosen.offer(utterance)
     return chosen.in_order()
 
 
@@ -121,22 +121,82 @@ def _ranked(data_dir: PathLike, corpus: int, seed: int) -> Iterator[Sampled]:
         yield Sampled(rank, corpus, key, length.num_samples, source, length.reason)
 
 
-def _few_of_a_speaker(
-    utterances: Iterator[Sampled], data_dir: PathLike, limit: int
-) -> Iterator[Sampled]:
-    """The ``limit`` utterances of each speaker that come first in the random order."""
-    kept: Dict[str, List[Tuple[int, Sampled]]] = {}
+def _few_of_a_speaker(data_dir: PathLike, corpus: int, seed: int, limit: int) -> np.ndarray:
+    """Whether an utterance is among its speaker's first ``limit`` in the random order.
+
+    Two numbers for each utterance are in memory, however many speakers there are.
+
+    Returns:
+        bool, (utterances,), in file order.
+    """
+    ranks, speakers = array("Q"), array("Q")
     path = f"{data_dir}/{UTT2SPK}"
-    speakers = iter_table(path)
-    found, speaker = next(speakers, (None, ""))
-    for utterance in utterances:
-        while found is not None and found < utterance.key:  # both are sorted
-            found, speaker = next(speakers, (None, ""))
-        if found != utterance.key:
-            raise SpireError(f"{path}: utterance {utterance.key} is missing")
-        heap = kept.setdefault(speaker, [])
-        heapq.heappush(heap, (-utterance.rank, utterance))
-        if len(heap) > limit:
-            heapq.heappop(heap)
-    for heap in kept.values():
-        yield from (utterance for _, utterance in heap)
+    lines = iter_table(path)
+    found, speaker = next(lines, (None, ""))
+    for key, _ in iter_sources(data_dir):
+        while found is not None and found < key:  # both are sorted
+            found, speaker = next(lines, (None, ""))
+        if found != key:
+            raise SpireError(f"{path}: utterance {key} is missing")
+        ranks.append(random_number(seed, corpus, key))
+        speakers.append(random_number(speaker))
+    speaker_of = np.frombuffer(speakers, np.uint64)
+    order = np.lexsort((np.frombuffer(ranks, np.uint64), speaker_of))
+    sorted_speakers = speaker_of[order]
+    # The n-th of a speaker is one whose n-th before it is not the same speaker.
+    beyond = np.zeros(len(order), dtype=bool)
+    beyond[limit:] = sorted_speakers[limit:] == sorted_speakers[:-limit]
+    few = np.empty(len(order), dtype=bool)
+    few[order] = ~beyond
+    return few
+
+
+def write_sample(path: PathLike, utterances: Iterable[Sampled]) -> None:
+    """Write a sample down, a line an utterance, atomically."""
+    with atomic_write(path) as stream:
+        for item in utterances:
+            fields = [item.rank, item.corpus, item.key, item.num_samples, item.reason]
+            line = json.dumps([*fields, *_place(item.source)], ensure_ascii=False)
+            stream.write(line + "\n")
+
+
+def read_sample(path: PathLike, data_dirs: Sequence[PathLike]) -> List[Sampled]:
+    """Read what :func:`write_sample` wrote.
+
+    Lengths are those that were written. Where audio is comes from the data directories, which
+    must say what they said then; what they promise of its length may have been corrected.
+
+    Raises:
+        SpireError: an utterance is gone, or its audio is another file or part of one.
+    """
+    anew = f"remove {Path(path).parent} to begin anew"
+    sample: List[Sampled] = []
+    numbers: List[Dict[str, int]] = [{} for _ in data_dirs]
+    try:
+        with open(path, encoding="utf-8") as stream:
+            for number, line in enumerate(stream):
+                rank, corpus, key, num_samples, reason, *place = json.loads(line)
+                sample.append(Sampled(rank, corpus, key, num_samples, Source(*place), reason))
+                numbers[corpus][key] = number
+    except (ValueError, TypeError, IndexError):
+        raise SpireError(f"{path}: not a sample; {anew}") from None
+    for data_dir, left in zip(data_dirs, numbers, strict=True):
+        for key, source in iter_sources(data_dir):
+            number = left.pop(key, None)
+            if number is None:
+                continue
+            if _place(source) != _place(sample[number].source):
+                raise SpireError(
+                    f"{data_dir}: the audio of utterance {key} was {_place(sample[number].source)}"
+                    f" when the sample was drawn, now it is {_place(source)}; undo that, or {anew}"
+                )
+            sample[number] = sample[number]._replace(source=source)
+        for key in left:
+            raise SpireError(
+                f"{data_dir}: utterance {key} of the sample is gone; put it back, or {anew}"
+            )
+    return sample
+
+
+def _place(source: Source) -> Tuple[str, float, Optional[float]]:
+    return source.rxfilename, source.start, source.end

@@ -1,18 +1,19 @@
 """How many units speech became: the row of the paper's Table 1 for a data directory.
 
-Both tables are read side by side, one utterance in memory at a time.
+Both tables are read side by side, one utterance in memory at a time; who may be without units
+is for :func:`~espnet_spire.units.unit_files.join_units` to say.
 """
 
-from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple
 
 from espnet_spire.units.audio import SAMPLE_RATE
-from espnet_spire.units.durations import Duration, utterance_samples
+from espnet_spire.units.durations import utterance_samples
 from espnet_spire.units.encoder import FILTER_BANK_TYPES, Pooling
 from espnet_spire.units.framing import HUBERT_FRAMING
 from espnet_spire.units.models import FilterBankModel
 from espnet_spire.units.notation import line_to_units, merge_repeats
+from espnet_spire.units.unit_files import join_units
 from espnet_spire.utils.atomic import PathLike
-from espnet_spire.utils.datadir import iter_table
 from espnet_spire.utils.errors import SpireError
 from espnet_spire.utils.human import human_number
 from espnet_spire.utils.progress import progress
@@ -61,27 +62,6 @@ def frame_counter(description: Optional[Dict[str, Any]] = None) -> Callable[[int
     return lambda num_samples: pooling.num_frames(framing.num_frames(num_samples))
 
 
-def _join(
-    durations: Iterable[Duration], table: Iterable[Tuple[str, str]], data_dir: str, unit_file: str
-) -> Iterator[Tuple[Duration, Optional[str]]]:
-    """Each utterance with its line of the unit file; both are sorted by key."""
-    rows = iter(table)
-    row = next(rows, None)
-    for duration in durations:
-        if row is not None and row[0] < duration.key:
-            break
-        if row is not None and row[0] == duration.key:
-            yield duration, row[1]
-            row = next(rows, None)
-        else:
-            yield duration, None
-    if row is not None:
-        raise SpireError(
-            f"{unit_file}: utterance {row[0]} is not in {data_dir}; give each --data_dir its own"
-            " unit file, in the same order"
-        )
-
-
 def count_units(
     name: str,
     data_dir: PathLike,
@@ -94,38 +74,38 @@ def count_units(
 
     Args:
         name: what to call the row.
+        unit_file: may have more utterances than the data directory: a subset is counted as such.
         frames_of: samples → frames, see :func:`frame_counter`.
         on_missing: called with key and reason for each utterance without units.
 
     Raises:
-        SpireError: an utterance of the unit file is not in the data directory, or has more units
-            than its audio has frames: they do not belong together.
+        SpireError: an utterance is neither in the unit file nor in its list of what was rejected,
+            or has more units than its audio has frames: they do not belong together.
     """
     utterances = samples = frames = count = missing = 0
-    table = iter_table(unit_file, allow_empty_value=True)
-    pairs = _join(utterance_samples(data_dir), table, str(data_dir), str(unit_file))
-    for duration, line in progress(pairs, desc=f"counting {name}", unit="utt"):
+    rows = ((duration.key, duration) for duration in utterance_samples(data_dir))
+    joined = join_units(rows, unit_file, data_dir)
+    for key, duration, line, rejected in progress(joined, desc=f"counting {name}", unit="utt"):
         if not line:
             missing += 1
-            said = "has no units in" if line is not None else "is not in"
-            on_missing(duration.key, duration.reason or f"{said} {unit_file}")
+            on_missing(key, rejected if line is None else f"has no units in {unit_file}")
             continue
         if duration.reason is not None:
             raise SpireError(
-                f"{data_dir}: utterance {duration.key} has units, but its length cannot be"
-                f" known: {duration.reason}"
+                f"{data_dir}: utterance {key} has units, but its length cannot be known:"
+                f" {duration.reason}"
             )
-        units = line_to_units(line, f"{unit_file}: {duration.key}")
-        expected = frames_of(duration.num_samples)
-        if len(units) > expected:
+        units = line_to_units(line, f"{unit_file}: {key}")
+        if len(units) > frames_of(duration.num_samples + duration.slack):
             raise SpireError(
-                f"{unit_file}: utterance {duration.key} has {len(units)} units, but its"
-                f" {duration.num_samples} samples make {expected} frames; these units are of"
-                " other audio, or of an encoder that --codebook describes"
+                f"{unit_file}: utterance {key} has {len(units)} units, but its"
+                f" {duration.num_samples} samples make {frames_of(duration.num_samples)} frames;"
+                " these units are of other audio, or of an encoder that --codebook describes"
             )
         utterances += 1
         samples += duration.num_samples
-        frames += expected
+        # a rounded length may promise fewer frames than there are units
+        frames += max(frames_of(duration.num_samples), len(units))
         count += len(merge_repeats(units))
     return UnitTotals(name, utterances, samples, frames, count, missing)
 

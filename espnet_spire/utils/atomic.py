@@ -4,17 +4,82 @@ import contextlib
 import errno
 import json
 import os
+import platform
+import re
 import shutil
+import time
+import uuid
 from pathlib import Path
-from typing import IO, Any, Iterator, Union
+from typing import IO, Any, Iterator, Set, Union
 
 from espnet_spire.utils.errors import SpireError
 
 PathLike = Union[str, Path]
 
+# What is written aside is named for host and process, so that leftovers of dead ones are known.
+_HOST = re.sub(r"[^A-Za-z0-9-]", "-", platform.node())[:32] or "host"
+_ASIDE = re.compile(
+    r"(?P<name>\.(?P<of>.+)\.tmp\.(?P<host>[A-Za-z0-9-]+)\.(?P<pid>\d{1,9})\.[0-9a-f]{8})"
+    r"(?P<old>\.old)?"
+)
+# Whether a process of another host lives cannot be known here; one that has written nothing for
+# a day does not.
+_ELSEWHERE_SECONDS = 24 * 3600
+_ours: Set[str] = set()  # names in use by this process
+_swept: Set[Path] = set()  # directories
 
-def _aside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.tmp.{os.getpid()}")
+
+@contextlib.contextmanager
+def _aside(path: Path) -> Iterator[Path]:
+    """A name beside ``path`` that no other process has; what is there at the end is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path.parent)
+    # The random part: hosts may have one name, and processes in containers one number.
+    name = f".{path.name}.tmp.{_HOST}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
+    _ours.add(name)
+    try:
+        yield path.with_name(name)
+    finally:
+        _remove(path.with_name(name))
+        _ours.discard(name)
+
+
+def _sweep(directory: Path) -> None:
+    """Remove what killed processes left in a directory: once, since it may have many files."""
+    directory = directory.resolve()
+    if directory in _swept:
+        return
+    _swept.add(directory)
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        for match in [_ASIDE.fullmatch(entry.name) for entry in entries]:
+            if match is not None and _is_left(directory / match[0], match):
+                if match["old"] and not (directory / match["of"]).exists():
+                    # killed between the two renames of atomic_dir
+                    os.replace(directory / match[0], directory / match["of"])
+                else:
+                    _remove(directory / match[0])
+
+
+def _is_left(path: Path, match: "re.Match[str]") -> bool:
+    if match["host"] != _HOST:
+        newest = max(part.stat().st_mtime for part in [path, *path.rglob("*")])
+        return time.time() - newest > _ELSEWHERE_SECONDS
+    if int(match["pid"]) == os.getpid():  # an earlier process may have had the same number
+        return match["name"] not in _ours
+    try:
+        os.kill(int(match["pid"]), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # of another user
+        pass
+    return False
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -38,19 +103,13 @@ def atomic_write(path: PathLike, mode: str = "w") -> Iterator[IO[Any]]:
     beside it is removed.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = _aside(path)
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
-    try:
-        with disk_errors(path):
-            with open(aside, mode, **text) as stream:
-                yield stream
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(aside, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            aside.unlink()
+    with _aside(path) as aside, disk_errors(path):
+        with open(aside, mode, **text) as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(aside, path)
 
 
 @contextlib.contextmanager
@@ -60,23 +119,16 @@ def atomic_dir(path: PathLike) -> Iterator[Path]:
     A directory that was already at ``path`` is replaced as a whole.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for stale in path.parent.glob(f".{path.name}.tmp.*"):
-        shutil.rmtree(stale, ignore_errors=True)
-    aside = _aside(path)
-    aside.mkdir()
-    try:
-        with disk_errors(path):
-            yield aside
-            if path.exists():
-                old = aside.with_name(aside.name + ".old")
-                os.replace(path, old)
-                os.replace(aside, path)
-                shutil.rmtree(old)
-            else:
-                os.replace(aside, path)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    with _aside(path) as aside, disk_errors(path):
+        aside.mkdir()
+        yield aside
+        if path.exists():
+            old = aside.with_name(aside.name + ".old")
+            os.replace(path, old)
+            os.replace(aside, path)
+            shutil.rmtree(old)
+        else:
+            os.replace(aside, path)
 
 
 def write_json(path: PathLike, value: Any) -> None:

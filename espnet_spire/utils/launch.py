@@ -1,16 +1,19 @@
 """Start the jobs of a sharded stage on this machine and wait for all of them."""
 
+import ctypes
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
-from typing import List, Sequence
+from typing import Callable, List, Optional, Sequence
 
 from espnet_spire.utils.errors import SpireError
 
 JOB = "JOB"
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def job_command(command: Sequence[str], job: int, nj: int) -> List[str]:
@@ -34,8 +37,28 @@ def last_line(log: Path) -> str:
     return (errors or lines or ["it printed nothing"])[-1]
 
 
+def end_with_parent() -> Optional[Callable[[], None]]:
+    """What a child runs before its command so that it ends when this process does, even by SIGKILL.
+
+    Linux alone can do it; elsewhere ``None``, and jobs of a killed launcher run to their end.
+    """
+    if sys.platform != "linux":
+        return None
+    # Looked up here: between fork and exec a child should do little.
+    prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
+
+    def prepare() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        if os.getppid() != parent:  # it ended in between
+            os._exit(1)
+
+    return prepare
+
+
 def launch_local(command: Sequence[str], *, nj: int, log: str) -> None:
     """Run shards 1 … nj as processes of this machine, then merge what they left.
+
+    The jobs end with this process, and with the thread that calls.
 
     Args:
         command: argv of an entry point that takes ``--num_shards --shard --merge``.
@@ -48,6 +71,7 @@ def launch_local(command: Sequence[str], *, nj: int, log: str) -> None:
     """
     threads = max(1, (os.cpu_count() or 1) // nj)
     environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
+    prepare = end_with_parent()
     processes = []
     try:
         for job in range(1, nj + 1):
@@ -60,6 +84,7 @@ def launch_local(command: Sequence[str], *, nj: int, log: str) -> None:
                         env=environment,
                         stdout=sys.stdout,
                         stderr=subprocess.PIPE,
+                        preexec_fn=prepare,
                     )
                 else:
                     process = subprocess.Popen(
@@ -67,6 +92,7 @@ def launch_local(command: Sequence[str], *, nj: int, log: str) -> None:
                         env=environment,
                         stdout=stream,
                         stderr=subprocess.STDOUT,
+                        preexec_fn=prepare,
                     )
             processes.append((process, path))
         # In a thread, so that a failure of another job is noticed while the first goes on.
@@ -86,8 +112,12 @@ def launch_local(command: Sequence[str], *, nj: int, log: str) -> None:
                     raise SpireError(f"job {number} of {nj}: {_reason(path)} (log: {path})")
             time.sleep(0.05)
         shown.join()
-        if nj > 1 and subprocess.run(merge_command(command, nj)).returncode != 0:
-            raise SpireError("the jobs ended well, but their output cannot be joined (see above)")
+        if nj > 1:
+            merged = subprocess.run(merge_command(command, nj), preexec_fn=prepare)
+            if merged.returncode != 0:
+                raise SpireError(
+                    "the jobs ended well, but their output cannot be joined (see above)"
+                )
     finally:
         for process, _ in processes:
             if process.poll() is None:

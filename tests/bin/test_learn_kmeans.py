@@ -2,15 +2,17 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from espnet_spire.bin import learn_kmeans
-from espnet_spire.units import clustering, kmeans
+from espnet_spire.units import clustering, workdir
 from espnet_spire.units.codebook import load_codebook
 from espnet_spire.utils.errors import SpireError
 
@@ -84,8 +86,8 @@ def test_options_of_a_killed_job_must_stay(corpora, tmp_path, monkeypatch):
         learn_kmeans.main(argv(corpora, tmp_path / "book"))
     with pytest.raises(SpireError, match="book.work: begun with seed 0, now 1"):
         learn_kmeans.main(argv(corpora, tmp_path / "book", "--seed", "1"))
-    with pytest.raises(SpireError, match="book.work: begun with dtype float32, now bfloat16"):
-        learn_kmeans.main(argv(corpora, tmp_path / "book", "--dtype", "bfloat16"))
+    with pytest.raises(SpireError, match="book.work: begun with window_seconds 100.0, now 9.0"):
+        learn_kmeans.main(argv(corpora, tmp_path / "book", "--window_seconds", "9"))
     monkeypatch.undo()
     learn_kmeans.main(argv(corpora, tmp_path / "book"))
     learn_kmeans.main(argv(corpora, tmp_path / "other"))
@@ -114,7 +116,7 @@ def test_picture_fails_no_codebook(corpora, tmp_path, monkeypatch):
     with pytest.raises(TypeError):
         learn_kmeans.main(argv(corpora, tmp_path / "book"))
     assert not (tmp_path / "book").exists()
-    assert kmeans.work_directory(tmp_path / "book").exists()
+    assert workdir.work_directory(tmp_path / "book").exists()
 
 
 def test_command_on_fewer_frames_than_can_be_held_out(tmp_path, make_data_dir, make_audio, capsys):
@@ -140,6 +142,13 @@ def test_limits_for_each_data_directory(corpora, tmp_path):
         (["--max_rejected", "2"], "--max_rejected 2"),
         (["--num_workers", "-1"], "--num_workers -1"),
         (["--max_gib", "0.5"], "--max_gib"),
+        (["--dtype", "bfloat16"], "--dtype bfloat16: mfcc is float32 only"),
+        (["--full_batch", "--backend", "sklearn"], "--backend sklearn: knows no --full_batch"),
+        (
+            ["--kmeans_dtype", "bfloat16", "--backend", "sklearn"],
+            "knows no --kmeans_dtype bfloat16",
+        ),
+        (["--merge"], "book.work: no job has begun yet; run them before --merge"),
     ],
 )
 def test_bad_options(corpora, tmp_path, options, message):
@@ -182,3 +191,117 @@ def test_killed_for_real(corpora, tmp_path):
     assert contents(tmp_path / "whole") == contents(tmp_path / "killed")
     history = json.loads((tmp_path / "killed" / "codebook.json").read_text())["history"]
     assert [entry["pass"] for entry in history] == list(range(len(history)))
+
+
+def test_merge_without_the_jobs_gpu(corpora, tmp_path, monkeypatch):
+    """Jobs on GPUs have other batches by default; who merges takes what they had."""
+
+    def sharded(*more, out="book"):
+        words = argv(corpora, tmp_path / out, "--num_shards", "2", *more)
+        at = words.index("--batch_seconds")
+        return words[:at] + words[at + 2 :]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(learn_kmeans, "batch_seconds", lambda args: 400.0)
+        learn_kmeans.main(sharded("--shard", "1"))
+    learn_kmeans.main(sharded("--shard", "2"))  # on a CPU
+    asked = []
+    monkeypatch.setattr(
+        learn_kmeans, "default_device", lambda device, *_: asked.append(device) or "cpu"
+    )
+    # scikit-learn needs no device, whatever it is that the jobs had
+    learn_kmeans.main([*sharded("--merge"), "--device", "cuda"])
+    assert not asked
+    settings = load_codebook(tmp_path / "book").description["settings"]
+    assert settings["batch_seconds"] == 400.0 and settings["max_gib"] == 4.0
+
+
+def test_full_batch_is_done(corpora, tmp_path):
+    learn_kmeans.main(argv(corpora, tmp_path / "book", "--full_batch"))
+    assert load_codebook(tmp_path / "book").description["backend"] == "torch"
+
+
+def test_killed_in_the_removal(corpora, tmp_path, monkeypatch, caplog):
+    """The work directory goes all at once; what is left is removed, and nothing done again."""
+    out = tmp_path / "book"
+
+    def die(*_, **__):
+        raise KeyboardInterrupt
+
+    def die_at_the_end(work):
+        if workdir.removal_begun(work):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(workdir, "finish_removal", die_at_the_end)
+        with pytest.raises(KeyboardInterrupt):
+            learn_kmeans.main(argv(corpora, out))
+    work = workdir.work_directory(out)
+    first = contents(out)
+    assert not work.exists() and workdir.removal_begun(work)
+    left = tmp_path / ".book.work.tmp.removed"
+    (left / "settings.json").unlink()
+    # other settings: begun anew
+    with monkeypatch.context() as patch:
+        patch.setattr(clustering, "_seed", die)
+        with pytest.raises(KeyboardInterrupt):
+            learn_kmeans.main(argv(corpora, out, "--seed", "1"))
+    assert not left.exists() and work.exists()
+    work.rename(left)
+    # a job of several leaves the removal to the last
+    monkeypatch.setattr(clustering, "_seed", None)
+    monkeypatch.setattr(learn_kmeans, "batch_seconds", lambda args: 99.0)  # as begun, not this
+    words = argv(corpora, out)
+    at = words.index("--batch_seconds")
+    words = words[:at] + words[at + 2 :]
+    learn_kmeans.main([*words, "--num_shards", "2", "--shard", "1"])
+    assert left.exists() and not work.exists()
+    caplog.set_level("INFO")
+    learn_kmeans.main([*words, "--num_shards", "2", "--merge"])
+    assert "was finished with these settings" in caplog.text
+    assert contents(out) == first
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["book", "book.rejected.tsv"]
+
+
+def test_mended_audio_is_read_again_and_nothing_else(tmp_path, make_data_dir, make_audio):
+    directory = make_data_dir(tmp_path / "d", {f"u{n}": make_audio(1, n) for n in range(6)})
+    audio = directory / "audio" / "u2.wav"
+    good = audio.read_bytes()
+    audio.write_bytes(b"RIFF")
+    words = argv([str(directory)], tmp_path / "book")
+    with pytest.raises(SpireError, match="1 of 6 utterances are unusable, first u2: "):
+        learn_kmeans.main(words)
+    # another length than the file has had: the sample stays what it was
+    audio.write_bytes(good)
+    learn_kmeans.main(words)
+    assert load_codebook(tmp_path / "book").description["frames"] == 6 * 49
+    assert (tmp_path / "book.rejected.tsv").read_text() == ""
+
+
+def test_encoder_that_was_trained_on(stable_hubert, post_norm_hubert, corpora, tmp_path):
+    """Other weights at the same path, of the same shape."""
+    encoder = tmp_path / "encoder"
+    shutil.copytree(stable_hubert, encoder)
+    words = argv(corpora[:1], tmp_path / "book", "--keep_frames")
+    words[words.index("mfcc")] = str(encoder)
+    words[words.index("--layer") + 1] = "2"
+    learn_kmeans.main(words)
+    description = load_codebook(tmp_path / "book").description
+    assert len(description["weights"]) >= 8
+    weights = encoder / "model.safetensors"
+    tensors = load_file(weights)
+    tensors["encoder.layers.1.attention.q_proj.weight"] *= 1.1
+    save_file(tensors, weights, metadata={"format": "pt"})
+    with pytest.raises(SpireError, match=f"begun with weights {description['weights']}, now "):
+        learn_kmeans.main(words)
+    shutil.copy(f"{stable_hubert}/model.safetensors", weights)
+    learn_kmeans.main(words)
+    assert load_codebook(tmp_path / "book").description == description
+
+
+def test_two_processes_at_the_clustering(corpora, tmp_path):
+    out = tmp_path / "book"
+    learn_kmeans.main(argv(corpora, out, "--keep_frames"))
+    with workdir.only_one(workdir.work_directory(out)):
+        with pytest.raises(SpireError, match="cluster.lock: another process is at this job"):
+            learn_kmeans.main(argv(corpora, out))

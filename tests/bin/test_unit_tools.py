@@ -90,6 +90,7 @@ def test_unit_stats(tmp_path, capsys):
     second = write_set(tmp_path / "second", {"c": 1040, "d": 100})
     (tmp_path / "u1").write_text("a 5\nb 1 2 1\n")
     (tmp_path / "u2").write_text("c 9 8\n")
+    (tmp_path / "u2.rejected.tsv").write_text("d\t100 samples are shorter than one frame\n")
     units = ["--units", str(tmp_path / "u1"), str(tmp_path / "u2")]
     command = ["--data_dir", first, second, *units, "--out", str(tmp_path / "o")]
     unit_stats.main(command)
@@ -105,7 +106,7 @@ def test_unit_stats(tmp_path, capsys):
     total = stats["total"]
     assert (total["utterances"], total["units_before_merging"], total["units"]) == (3, 8, 6)
     assert total["units_per_second"] == pytest.approx(6 * 16000 / 2800)
-    assert missing.read_text() == f"second\td\tis not in {tmp_path / 'u2'}\n"
+    assert missing.read_text() == "second\td\t100 samples are shorter than one frame\n"
     assert (tmp_path / "o/unit_stats.png").read_bytes().startswith(b"\x89PNG")
 
     unit_stats.main([*command, "--names", "One", "Two"])

@@ -23,7 +23,7 @@ from espnet_spire.mini.small_hubert import (
     span_mask,
     standardized,
 )
-from espnet_spire.units.mfcc import num_frames
+from espnet_spire.units.framing import HUBERT_FRAMING
 from espnet_spire.utils.config import read_config
 from espnet_spire.utils.errors import SpireError
 
@@ -242,7 +242,7 @@ def test_trains_and_loads(data_dir, tmp_path, capsys):
     batch = extractor(audio, sampling_rate=16000, return_tensors="pt", padding=True)
     with torch.no_grad():
         states = model.eval()(**batch, output_hidden_states=True).hidden_states
-    assert len(states) == 3 and states[2].shape == (2, num_frames(6000), 16)
+    assert len(states) == 3 and states[2].shape == (2, HUBERT_FRAMING.num_frames(6000), 16)
     assert torch.isfinite(states[2]).all()
 
     # Same seed, same bytes; the caller's random state stays as it was; another seed differs.

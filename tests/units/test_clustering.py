@@ -113,6 +113,17 @@ def test_checkpoint_of_other_settings(blobs, tmp_path):
         learn_centres(training, held_out, settings._replace(dtype=torch.bfloat16), tmp_path / "c")
 
 
+def test_checkpoint_of_another_gpu_or_of_other_frames(blobs, tmp_path):
+    training, held_out = frames_of(blobs, "torch")
+    settings = settings_of("torch", torch.float32, passes=1, device="cpu:0", frames="one")
+    state = learn_centres(training, held_out, settings, tmp_path / "c")
+    found = read_checkpoint(tmp_path / "c", settings._replace(device="cpu"))
+    assert torch.equal(found.centres, state.centres)
+    with pytest.raises(SpireError, match="begun with device cpu, now cuda"):
+        read_checkpoint(tmp_path / "c", settings._replace(device="cuda:1"))
+    assert read_checkpoint(tmp_path / "c", settings._replace(frames="two")) is None
+
+
 @pytest.mark.parametrize("backend, dtype", KINDS)
 def test_dead_clusters_get_far_frames(backend, dtype, tmp_path):
     """A centre that no frame is near is put where frames are far from all others."""
@@ -203,6 +214,12 @@ def test_choices():
     assert choose_backend("auto", 10) == "sklearn"
     assert choose_backend("auto", 5000) == "torch"
     assert choose_backend("sklearn", 5000) == "sklearn"
+    assert choose_backend("auto", 10, full_batch=True) == "torch"
+    assert choose_backend("auto", 10, dtype="bfloat16") == "torch"
+    assert choose_backend("auto", 10, dtype="float32") == "sklearn"
+    assert choose_backend("sklearn", 10, dtype="float32") == "sklearn"
+    with pytest.raises(SpireError, match="--backend sklearn: knows no --full_batch"):
+        choose_backend("sklearn", 10, full_batch=True)
     assert choose_dtype("float32", "cpu", 1024) == torch.float32
     assert choose_dtype("bfloat16", "cpu", 39) == torch.bfloat16
     assert choose_dtype("auto", "cpu", 39) == torch.float32

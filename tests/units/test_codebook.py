@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
+from safetensors.torch import save
 
 from espnet_spire.units.codebook import Codebook, codebook_identity, load_codebook, save_codebook
 from espnet_spire.utils.errors import SpireError
@@ -26,33 +27,6 @@ def centroids():
     return torch.arange(12, dtype=torch.float32).reshape(3, 4)
 
 
-def test_nearest_by_hand():
-    codebook = Codebook(torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 1.0]]), {})
-    # (6, 0) is nearer to the long centroid, (4, 0) to the origin: the norms count
-    features = torch.tensor([[6.0, 0.0], [4.0, 0.0], [0.0, 0.6], [0.0, 0.4]])
-    result = codebook.nearest(features)
-    assert result.tolist() == [1, 0, 2, 0]
-    assert result.dtype == torch.int64
-
-
-def test_nearest_is_the_brute_force_one():
-    generator = torch.Generator().manual_seed(0)
-    scale = torch.linspace(0.2, 3, 40)[:, None]
-    book = torch.randn(40, 16, generator=generator) * scale
-    features = torch.randn(500, 16, generator=generator)
-    distance = np.linalg.norm(features.numpy()[:, None] - book.numpy()[None], axis=2)
-    result = Codebook(book, {}).nearest(features)
-    assert result.numpy().tolist() == distance.argmin(axis=1).tolist()
-    assert result.equal(torch.cdist(features, book).argmin(dim=1))
-    assert len(set(result.tolist())) > 10
-
-
-def test_bfloat16_features_are_widened():
-    codebook = Codebook(centroids(), {})
-    features = centroids().to(torch.bfloat16)
-    assert codebook.nearest(features).tolist() == [0, 1, 2]
-
-
 def test_save_and_load(tmp_path):
     save_codebook(Codebook(centroids().double(), DESCRIPTION), tmp_path / "book")
     stored = load_file(tmp_path / "book/codebook.safetensors")["centroids"]
@@ -71,6 +45,40 @@ def test_missing_and_mixed_up(tmp_path):
         load_codebook(tmp_path)
     save_codebook(Codebook(centroids(), {**DESCRIPTION, "num_clusters": 5}), tmp_path / "book")
     with pytest.raises(SpireError, match="do not belong together"):
+        load_codebook(tmp_path / "book")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("codebook.json", b'{"dim": 4}', "codebook.json: has no number num_clusters"),
+        ("codebook.json", b'{"dim": "4", "num_clusters": 3}', "codebook.json: has no number dim"),
+        ("codebook.json", b"[3, 4]", "codebook.json: not a JSON object"),
+        ("codebook.json", b"{", "codebook.json: not valid JSON"),
+        ("codebook.safetensors", b"", "codebook.safetensors: damaged"),
+        ("codebook.safetensors", b"\xff" * 99, "codebook.safetensors: damaged"),
+        ("codebook.safetensors", save({"x": torch.ones(3, 4)}), "safetensors: has no centroids"),
+    ],
+)
+def test_damaged_files_are_one_line(tmp_path, file, content, message):
+    save_codebook(Codebook(centroids(), DESCRIPTION), tmp_path / "book")
+    (tmp_path / "book" / file).write_bytes(content)
+    with pytest.raises(SpireError, match=f"{message}.*make") as caught:
+        load_codebook(tmp_path / "book")
+    assert "\n" not in str(caught.value)
+    if file == "codebook.json":
+        with pytest.raises(SpireError, match=message):
+            codebook_identity(tmp_path / "book")
+
+
+def test_a_file_cut_short(tmp_path):
+    save_codebook(Codebook(centroids(), DESCRIPTION), tmp_path / "book")
+    path = tmp_path / "book/codebook.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(SpireError, match="codebook.safetensors: damaged"):
+        load_codebook(tmp_path / "book")
+    (tmp_path / "book/codebook.json").unlink()
+    with pytest.raises(SpireError, match="codebook.json: no such file"):
         load_codebook(tmp_path / "book")
 
 
@@ -98,8 +106,45 @@ def test_another_encoder_is_refused_and_both_are_named(name, value):
         assert part in message
 
 
-def test_the_encoder_may_move():
-    Codebook(centroids(), DESCRIPTION).check_encoder({**DESCRIPTION, "encoder": "/elsewhere"})
+KNOWN = {**DESCRIPTION, "weights": "0a1b"}
+
+
+def test_the_encoder_may_move(caplog):
+    Codebook(centroids(), KNOWN).check_encoder({**KNOWN, "encoder": "/elsewhere"})
+    assert not caplog.records
+
+
+def test_other_weights_are_refused_and_both_encoders_are_named():
+    """One fine-tuned from the other: type, width, layer and all the rest are the same."""
+    other = {**KNOWN, "encoder": "exp/tuned", "weights": "0a1c"}
+    message = "learned with exp/hubert, the encoder is exp/tuned: .* their weights differ"
+    with pytest.raises(SpireError, match=message):
+        Codebook(centroids(), KNOWN).check_encoder(other)
+    with pytest.raises(SpireError, match="exp/hubert, the encoder is exp/hubert: .*weights differ"):
+        Codebook(centroids(), KNOWN).check_encoder({**other, "encoder": "exp/hubert/"})
+    nameless = Codebook(centroids(), {**KNOWN, "encoder": None})
+    with pytest.raises(SpireError, match="an encoder whose name is unknown, .*weights differ"):
+        nameless.check_encoder(other)
+
+
+@pytest.mark.parametrize("weights", [(None, "0a1b"), ("0a1b", None), (None, None)])
+def test_another_name_is_said_where_weights_are_not_known(caplog, weights):
+    codebook = Codebook(centroids(), {**KNOWN, "weights": weights[0]})
+    theirs = {**KNOWN, "weights": weights[1]}
+    codebook.check_encoder({**theirs, "encoder": "exp/hubert//"})
+    assert not caplog.records
+    other = {**theirs, "encoder": f"exp/{weights}"}  # each once
+    codebook.check_encoder(other)
+    codebook.check_encoder(other)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert f"learned with exp/hubert, the encoder is exp/{weights}" in record.getMessage()
+
+
+def test_mfcc_has_no_weights(caplog):
+    mfcc = {**DESCRIPTION, "encoder": "mfcc", "encoder_type": "mfcc", "weights": None}
+    Codebook(centroids(), mfcc).check_encoder(mfcc)
+    assert not caplog.records
 
 
 def test_what_an_imported_codebook_does_not_know_is_not_compared(caplog):

@@ -14,6 +14,7 @@ import torch
 from sklearn.cluster import BisectingKMeans, KMeans, MiniBatchKMeans
 from sklearn.pipeline import make_pipeline
 
+from espnet_spire.units.assign import Assigner
 from espnet_spire.units.codebook import Codebook, load_codebook, save_codebook
 from espnet_spire.units.codebook_formats import (
     export_codebook,
@@ -201,7 +202,7 @@ def test_exported_model_predicts_our_units(tmp_path, dtype):
     units = model.predict(features.numpy().astype(dtype))
     distances = np.linalg.norm(features.numpy()[:, None] - codebook.centroids.numpy()[None], axis=2)
     assert units.tolist() == distances.argmin(axis=1).tolist()
-    assert units.tolist() == codebook.nearest(features).tolist()
+    assert units.tolist() == Assigner(codebook)(features).units.tolist()
     assert {3, 5} <= set(units.tolist()) and 7 not in units
     assert model.transform(features.numpy().astype(dtype)).shape == (400, 12)
     assert len(model.get_feature_names_out()) == 12
@@ -214,4 +215,4 @@ def test_exported_model_in_apply_kmeans(tmp_path):
     centres = torch.from_numpy(joblib.load(tmp_path / "km.bin").cluster_centers_.transpose())
     x = torch.randn(50, 5, generator=torch.Generator().manual_seed(2))
     distances = (x**2).sum(1, keepdim=True) - 2 * x @ centres + (centres**2).sum(0, keepdim=True)
-    assert distances.argmin(dim=1).tolist() == codebook.nearest(x).tolist()
+    assert distances.argmin(dim=1).tolist() == Assigner(codebook)(x).units.tolist()

@@ -38,7 +38,12 @@ def no_reading(monkeypatch):
 
 
 def lengths(data_dir):
-    return {key: count for key, count, reason in utterance_samples(data_dir) if reason is None}
+    found = list(utterance_samples(data_dir))
+    return {one.key: one.num_samples for one in found if one.reason is None}
+
+
+def slacks(data_dir):
+    return [one.slack for one in utterance_samples(data_dir)]
 
 
 def decoded(data_dir):
@@ -55,6 +60,7 @@ def test_headers_are_exact(tmp_path):
     put(tmp_path, wav__scp="".join(sorted(lines)))
     found = lengths(tmp_path)
     assert found == decoded(tmp_path)
+    assert set(slacks(tmp_path)) == {0}
     assert found["16000-16007-wav"] == 16007
     assert found["44100-22051-flac"] == 8001  # 22051 · 16000 / 44100 = 8000.4, rounded up
 
@@ -84,6 +90,7 @@ def test_counts_that_agree_with_times_need_no_audio(tmp_path, no_reading):
     put(tmp_path, wav__scp="a gone\nb gone\n", utt2num_samples="a 16003\nb 7999\n")
     put(tmp_path, utt2dur="a 1.00\nb 0.50\n")
     assert lengths(tmp_path) == {"a": 16003, "b": 7999}
+    assert slacks(tmp_path) == [0, 0]
     put(tmp_path, wav__scp="r gone\n", segments="a r 0.5 1.5\nb r 2 2.5\n")
     (tmp_path / "utt2dur").unlink()
     assert lengths(tmp_path) == {"a": 16003, "b": 7999}
@@ -92,6 +99,9 @@ def test_counts_that_agree_with_times_need_no_audio(tmp_path, no_reading):
 def test_seconds_need_no_audio(tmp_path, no_reading):
     put(tmp_path, wav__scp="a gone\nb sleep 100 |\n", utt2dur="a 1.5\nb 0.25\n")
     assert lengths(tmp_path) == {"a": 24000, "b": 4000}
+    assert slacks(tmp_path) == [240 + 800, 40 + 800]  # 1 % and 0.05 s, as extraction allows
+    put(tmp_path, utt2dur="a 1.5\nb 0\n")
+    assert list(utterance_samples(tmp_path))[1] == Duration("b", 0, "no samples")
 
 
 @pytest.mark.parametrize("rate", [16000, 22050])
@@ -107,6 +117,19 @@ def test_segments_of_files_are_exact(tmp_path, rate):
 def test_segments_of_pipes_are_taken_at_their_word(tmp_path, no_reading):
     put(tmp_path, wav__scp="r sleep 100 |\n", segments="a r 0 0.5\nb r 1.25 2.5\n")
     assert lengths(tmp_path) == {"a": 8000, "b": 20000}
+    assert slacks(tmp_path) == [6, 6]
+
+
+@pytest.mark.parametrize("rate", [4000, 11025, 22050, 384000])
+def test_slack_of_pipes_covers_every_rate(tmp_path, rate):
+    path = write(tmp_path / "r.wav", 2 * rate, rate)
+    times = np.random.default_rng(rate).uniform(0, 1, (40, 2)) + [0, 0.9]
+    segments = "".join(f"u{n:02d} r {a:.5f} {b:.5f}\n" for n, (a, b) in enumerate(times))
+    put(tmp_path, wav__scp=f"r cat {path} |\n", segments=segments)
+    promised = list(utterance_samples(tmp_path))
+    put(tmp_path, wav__scp=f"r {path}\n")
+    for one, (key, exact) in zip(promised, lengths(tmp_path).items(), strict=True):
+        assert one.key == key and abs(exact - one.num_samples) <= one.slack
 
 
 def test_header_of_a_recording_is_read_once(tmp_path, monkeypatch):

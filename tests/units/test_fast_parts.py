@@ -98,16 +98,13 @@ def test_front_end_is_the_convolutions(norm, bias):
     # around frame and block edges
     frames = [1, 2, BLOCK_FRAMES, BLOCK_FRAMES + 1, 2 * BLOCK_FRAMES + 3]
     pieces = [0.1 * torch.randn(320 * (n - 1) + 400 + 13 * (n % 20)) + 0.05 for n in frames]
-    result = FrontEnd(module, torch.float32)(pieces)
+    result = FrontEnd(module)(pieces)
     expected = torch.cat([module(piece[None])[0].T for piece in pieces])
     assert len(result) == sum(frames)
     torch.testing.assert_close(result, expected, atol=1e-4, rtol=1e-4)
     # what GPUs run
-    stream = FrontEnd(module, torch.float32)._stream(pieces)
+    stream = FrontEnd(module)._stream(pieces)
     torch.testing.assert_close(stream, expected, atol=1e-4, rtol=1e-4)
-    rough = FrontEnd(module, torch.bfloat16)(pieces).float()
-    assert not torch.equal(rough, result)
-    assert functional.cosine_similarity(rough, expected).mean() > 0.999
 
 
 @pytest.mark.parametrize(("kernel", "groups"), [(128, 4), (16, 2), (7, 1)])

@@ -1,18 +1,14 @@
-"""Collecting frames: which are kept, through kills and shards, and loading them."""
+"""Collecting frames: which are kept, through kills, shards and changes, and loading them."""
+
+import os
 
 import numpy as np
 import pytest
 import torch
 
-from espnet_spire.units import frames as frames_module
-from espnet_spire.units.frames import (
-    Collection,
-    collect_frames,
-    kept_frames,
-    load_frames,
-    read_collection,
-    sample_batches,
-)
+from espnet_spire.units import collecting, frames
+from espnet_spire.units.collecting import collect_frames
+from espnet_spire.units.frames import kept_frames, load_frames, make_collection, read_collection
 from espnet_spire.units.sampling import sample_utterances
 from espnet_spire.utils.errors import SpireError
 
@@ -53,21 +49,22 @@ def sample(tmp_path_factory, make_data_dir):
 
 def collection_of(sample, **changes):
     values = {
-        "batches": sample_batches(sample, 2.0),
+        "batch_seconds": 2.0,
         "keep": 1.0,
         "dtype": np.dtype(np.float16),
         "dim": 2,
         "seed": 0,
+        "sample": "the sample",
     }
-    return Collection(**{**values, **changes})
+    return make_collection(sample, **{**values, **changes})
 
 
 def rows_of(collected, collection):
-    return np.concatenate(list(frames_module._read(collected, collection)))
+    return np.concatenate(list(frames._read(collected, collection)))
 
 
 def test_batches_are_of_like_lengths_under_the_budget(sample):
-    cut = sample_batches(sample, 2.0)
+    cut = collection_of(sample).batches
     assert sorted(item.key for batch in cut for item in batch) == [f"u{n:02d}" for n in range(30)]
     for batch in cut:
         longest = max(item.num_samples for item in batch)
@@ -118,7 +115,7 @@ def test_kept_frames_follow_from_seed_and_utterance(sample, tmp_path):
     # however they are put into batches
     sets = []
     for seconds in (0.1, 30.0):
-        collection = collection_of(sample, keep=0.3, batches=sample_batches(sample, seconds))
+        collection = collection_of(sample, keep=0.3, batch_seconds=seconds)
         collect_frames(CountingEncoder(), collection, tmp_path / str(seconds))
         collected = read_collection(tmp_path / str(seconds), collection, 1)
         sets.append(set(map(tuple, rows_of(collected, collection).tolist())))
@@ -143,14 +140,14 @@ def test_goes_on_after_a_kill(sample, tmp_path, where, monkeypatch):
 
     encoder = DyingEncoder()
     if where == "before the journal":
-        append = frames_module.Journal.append
+        append = collecting.Journal.append
 
         def die(self, record):
             if record.get("batch") == 4:
                 raise Killed
             append(self, record)
 
-        monkeypatch.setattr(frames_module.Journal, "append", die)
+        monkeypatch.setattr(collecting.Journal, "append", die)
         encoder = CountingEncoder()
     with pytest.raises(Killed):
         collect_frames(encoder, collection, work)
@@ -204,9 +201,9 @@ def test_unusable_utterances_are_listed(tmp_path, make_data_dir):
     collected = read_collection(tmp_path / "work", collection, 1)
     assert collected.num_samples == SECOND
     assert collected.num_frames == 49
-    assert set(collected.rejected) == {"late", "short"}
-    assert collected.rejected["short"] == "399 samples are shorter than one frame"
-    assert "late.wav" in collected.rejected["late"]
+    assert set(collected.rejected) == {(0, "late"), (0, "short")}
+    assert collected.rejected[0, "short"] == "399 samples are shorter than one frame"
+    assert "late.wav" in collected.rejected[0, "late"]
 
 
 def test_features_that_are_not_finite(sample, tmp_path):
@@ -241,3 +238,189 @@ def test_loading_shuffles_and_takes_the_mean_off(sample, tmp_path):
     assert (levels[1:] != levels[:-1]).mean() > 0.9
     few, _ = load_frames(collected, collection, capacity=100)
     assert (few == frames[:100]).all()
+
+
+def corpus_of(directory, make_data_dir, broken=()):
+    """10 utterances of 0.3 to 0.75 seconds, some of them not audio."""
+    make_data_dir(
+        directory,
+        {f"u{n}": np.full(int((0.3 + 0.05 * n) * SECOND), n / 1000) for n in range(10)},
+    )
+    for key in broken:
+        (directory / "audio" / f"{key}.wav").rename(directory / f"{key}.good")
+        (directory / "audio" / f"{key}.wav").write_bytes(b"not audio")
+    return directory
+
+
+def mend(directory, key):
+    (directory / f"{key}.good").rename(directory / "audio" / f"{key}.wav")
+
+
+def levels_of(work, collection, num_shards=1):
+    """How many frames of each utterance were collected, and all else that is known of them."""
+    collected = read_collection(work, collection, num_shards)
+    levels = rows_of(collected, collection)[:, 0].astype(int)
+    values, counts = np.unique(levels, return_counts=True)
+    return dict(zip(values.tolist(), counts.tolist(), strict=True)), collected
+
+
+def frames_of(n):
+    return (int((0.3 + 0.05 * n) * SECOND) - 400) // 320 + 1
+
+
+@pytest.mark.parametrize("num_shards", [1, 2, 30])
+@pytest.mark.parametrize("known", [True, False])
+def test_what_was_mended_is_appended(tmp_path, make_data_dir, num_shards, known):
+    """Unusable when decoded, or already when its length was asked for."""
+    directory = corpus_of(tmp_path / "d", make_data_dir, broken=["u3", "u6"])
+    if known:
+        (directory / "utt2num_samples").write_text(
+            "".join(f"u{n} {int((0.3 + 0.05 * n) * SECOND)}\n" for n in range(10))
+        )
+    sample = sample_utterances([directory], hours=1, seed=0)
+    collection = collection_of(sample, batch_seconds=1.0)
+    assert len(collection.unknown) == (0 if known else 2)
+    work = tmp_path / "work"
+
+    def start():
+        for shard in range(1, num_shards + 1):
+            collect_frames(CountingEncoder(), collection, work, num_shards=num_shards, shard=shard)
+
+    def files():
+        return {path.name: path.read_bytes() for path in work.iterdir()}
+
+    start()
+    first = files()
+    counts, collected = levels_of(work, collection, num_shards)
+    assert counts == {n: frames_of(n) for n in range(10) if n not in (3, 6)}
+    assert set(collected.rejected) == {(0, "u3"), (0, "u6")}
+    start()
+    assert files() == first  # nothing was mended
+    mend(directory, "u3")
+    start()
+    for name, content in first.items():
+        assert files()[name].startswith(content)
+    counts, again = levels_of(work, collection, num_shards)
+    assert counts == {n: frames_of(n) for n in range(10) if n != 6}
+    assert again.stretches[: len(collected.stretches)] == collected.stretches
+    assert set(again.rejected) == {(0, "u6")} and again.digest != collected.digest
+    # another reason is noted, and is no other frame
+    (directory / "audio" / "u6.wav").unlink()
+    start()
+    _, gone = levels_of(work, collection, num_shards)
+    assert "no such audio file" in gone.rejected[0, "u6"] and gone.digest == again.digest
+    mend(directory, "u6")
+    start()
+    counts, whole = levels_of(work, collection, num_shards)
+    assert counts == {n: frames_of(n) for n in range(10)} and whole.rejected == {}
+    assert whole.num_samples == sum(int((0.3 + 0.05 * n) * SECOND) for n in range(10))
+
+
+def test_the_same_key_in_two_corpora(tmp_path, make_data_dir):
+    directories = [corpus_of(tmp_path / name, make_data_dir, broken=["u4"]) for name in "ab"]
+    sample = sample_utterances(directories, hours=1, seed=0)
+    collection = collection_of(sample)
+    collect_frames(CountingEncoder(), collection, tmp_path / "w")
+    _, collected = levels_of(tmp_path / "w", collection)
+    assert set(collected.rejected) == {(0, "u4"), (1, "u4")}
+    mend(directories[1], "u4")
+    collect_frames(CountingEncoder(), collection, tmp_path / "w")
+    counts, collected = levels_of(tmp_path / "w", collection)
+    assert set(collected.rejected) == {(0, "u4")}
+    assert counts == {n: frames_of(n) * (1 if n == 4 else 2) for n in range(10)}
+
+
+def touch(path, level=None):
+    """Another file of the same length at the same path."""
+    import soundfile
+
+    samples, rate = soundfile.read(path)
+    soundfile.write(path, samples if level is None else np.full(len(samples), level), rate)
+    os.utime(path, ns=(0, 12345))
+
+
+def test_audio_that_changed_is_read_again(tmp_path, make_data_dir, caplog):
+    directory = corpus_of(tmp_path / "d", make_data_dir, broken=["u9"])
+    sample = sample_utterances([directory], hours=1, seed=0)
+    collection = collection_of(sample, batch_seconds=1.0)
+    work = tmp_path / "work"
+    collect_frames(CountingEncoder(), collection, work)
+    before = read_collection(work, collection, 1).digest
+    changed = collection.batches[2][0].key
+    touch(directory / "audio" / f"{changed}.wav", level=0.5)
+    # what is not at hand is not changed
+    hidden = directory / "audio" / f"{collection.batches[0][0].key}.wav"
+    hidden.rename(directory / "hidden")
+    with pytest.raises(SpireError, match=f"utterance {changed} has changed since job 1 of 1 read"):
+        read_collection(work, collection, 1)
+    encoder = CountingEncoder()
+    collect_frames(encoder, collection, work)
+    total = len(collection.batches)
+    assert encoder.batches == total - 2
+    assert f"utterance {changed} has changed" in caplog.text
+    assert f"the last {total - 2} of {total} batches are collected again" in caplog.text
+    (directory / "hidden").rename(hidden)
+    counts, collected = levels_of(work, collection)
+    n = int(changed[1:])
+    assert counts.pop(500) == frames_of(n)
+    assert counts == {m: frames_of(m) for m in range(9) if m != n}
+    assert collected.digest != before
+    # as if it had been so from the beginning
+    collect_frames(CountingEncoder(), collection, tmp_path / "anew")
+    for name in ("frames.1-of-1.bin", "frames.1-of-1.jsonl"):
+        assert (work / name).read_bytes() == (tmp_path / "anew" / name).read_bytes()
+
+
+def test_mended_audio_that_changed_again(tmp_path, make_data_dir):
+    directory = corpus_of(tmp_path / "d", make_data_dir, broken=["u3", "u6"])
+    collection = collection_of(sample_utterances([directory], hours=1, seed=0), batch_seconds=0.6)
+    for key in ("u3", "u6"):
+        collect_frames(CountingEncoder(), collection, tmp_path / "w")
+        mend(directory, key)
+    collect_frames(CountingEncoder(), collection, tmp_path / "w")
+    touch(directory / "audio" / "u3.wav", level=0.7)
+    encoder = CountingEncoder()
+    collect_frames(encoder, collection, tmp_path / "w")
+    assert encoder.batches == 2  # u6 was appended after u3
+    counts, _ = levels_of(tmp_path / "w", collection)
+    assert counts.pop(700) == frames_of(3)
+    assert counts == {n: frames_of(n) for n in range(10) if n != 3}
+
+
+def test_audio_that_changes_while_it_is_read(tmp_path, make_data_dir, monkeypatch):
+    directory = corpus_of(tmp_path / "d", make_data_dir)
+    collection = collection_of(sample_utterances([directory], hours=1, seed=0))
+
+    class Meddling(CountingEncoder):
+        def __call__(self, batch):
+            if any(round(1000 * samples[0]) == 5 for samples in batch):
+                touch(directory / "audio" / "u5.wav")
+            return super().__call__(batch)
+
+    collect_frames(Meddling(), collection, tmp_path / "w", num_workers=0)
+    with pytest.raises(SpireError, match="audio of utterance u5 has changed"):
+        read_collection(tmp_path / "w", collection, 1)
+
+
+def test_arks_have_a_stamp_and_pipes_have_none(tmp_path):
+    from espnet_spire.units.frames import audio_stamp
+    from espnet_spire.units.sources import Source
+
+    ark = tmp_path / "a.ark"
+    ark.write_bytes(b"12345")
+    assert audio_stamp(Source(f"{ark}:3")) == audio_stamp(Source(str(ark)))
+    assert audio_stamp(Source(str(ark))).startswith("5:")
+    assert audio_stamp(Source(f"cat {ark} |")) is None
+    assert audio_stamp(Source(str(tmp_path / "none.wav"))) is None
+
+
+def test_frames_of_another_sample_are_of_no_use(sample, tmp_path):
+    collection = collection_of(sample)
+    collect_frames(CountingEncoder(), collection, tmp_path)
+    other = collection._replace(sample="another")
+    with pytest.raises(SpireError, match="job 1 of 1 has not finished"):
+        read_collection(tmp_path, other, 1)
+    encoder = CountingEncoder()
+    collect_frames(encoder, other, tmp_path)
+    assert encoder.batches == len(collection.batches)
+    read_collection(tmp_path, other, 1)

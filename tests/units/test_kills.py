@@ -3,38 +3,46 @@
 ``benchmarks/kills.py`` does more of the same, on larger models.
 """
 
+import os
+import signal
 import sys
+import time
 
 import pytest
-from kills import harass, run_until
+from kills import Busy, contents, harass, run_until
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory, make_data_dir, make_audio):
-    utterances = {f"u{number:02d}": make_audio(0.7, number) for number in range(40)}
-    return make_data_dir(tmp_path_factory.mktemp("kills") / "d", utterances)
-
-
-def command(corpus, encoder, name, *options):
+def corpora(tmp_path_factory, make_data_dir, make_audio):
+    """Two data sets, which one command works through."""
+    root = tmp_path_factory.mktemp("kills")
+    audio = {f"u{number:02d}": make_audio(0.7, number) for number in range(40)}
     return [
-        *(sys.executable, "-m", f"espnet_spire.bin.{name}", "--data_dir", str(corpus)),
+        make_data_dir(root / "one", {key: audio[key] for key in list(audio)[:25]}),
+        make_data_dir(root / "two", {key: audio[key] for key in list(audio)[25:]}),
+    ]
+
+
+def command(corpora, encoder, name, *options):
+    return [
+        *(sys.executable, "-m", f"espnet_spire.bin.{name}", "--data_dir", *map(str, corpora)),
         *("--encoder", encoder, "--layer", "2", "--device", "cpu", "--batch_seconds", "1"),
         *options,
     ]
 
 
-def test_extraction_and_kmeans(corpus, stable_hubert, tmp_path):
+def test_extraction_and_kmeans(corpora, stable_hubert, tmp_path):
     def kmeans(out):
         options = ["--num_clusters", "12", "--passes", "3", "--out", str(out / "km")]
-        return command(corpus, stable_hubert, "learn_kmeans", *options)
+        return command(corpora, stable_hubert, "learn_kmeans", *options)
 
     outcome = harass(kmeans, tmp_path / "kmeans", kills=2, seed=1)
     assert outcome.kills == 2
     book = str(tmp_path / "kmeans" / "calm" / "km")
 
     def extract(out):
-        options = ["--codebook", book, "--out", str(out / "units")]
-        return command(corpus, stable_hubert, "extract_units", *options)
+        options = ["--codebook", book, "--out", str(out / "one"), str(out / "two")]
+        return command(corpora, stable_hubert, "extract_units", *options)
 
     outcome = harass(extract, tmp_path / "units", kills=2, seed=2)
     assert outcome.kills == 2
@@ -42,5 +50,53 @@ def test_extraction_and_kmeans(corpus, stable_hubert, tmp_path):
 
 def test_a_command_that_fails_is_no_kill(tmp_path):
     with pytest.raises(RuntimeError, match="codebook.safetensors: no such file"):
-        run_until(command(tmp_path / "none", "mfcc", "extract_units", "--out", "x", "--codebook",
+        run_until(command([tmp_path / "none"], "mfcc", "extract_units", "--out", "x", "--codebook",
                           "y"), 60)  # fmt: skip
+
+
+def state(pid):
+    """A letter of the kernel's: Z is ended but for being noticed."""
+    try:
+        with open(f"/proc/{pid}/stat") as stream:
+            return stream.read().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return "Z"
+
+
+@pytest.mark.parametrize("parent_only", [True, False])
+def test_who_is_killed(tmp_path, parent_only):
+    script = f"sleep 30 & echo $! > {tmp_path}/pid; wait"
+    assert not run_until(["sh", "-c", script], 0.7, parent_only=parent_only)
+    pid = int((tmp_path / "pid").read_text())
+    if parent_only:
+        assert state(pid) != "Z"
+        os.kill(pid, signal.SIGKILL)
+    else:
+        deadline = time.monotonic() + 10
+        while state(pid) != "Z":
+            assert time.monotonic() < deadline
+
+
+def test_orphans_are_waited_for(tmp_path):
+    """A start that is refused is made again, and is no kill."""
+    busy = "echo error: out: another process is at this job; exit 1"
+    left = []
+
+    def starts(out):
+        work = f"echo done > {out}/whole; echo $$ > {out}/.left.tmp.1"
+        if out.name == "calm":
+            left.extend(["sleep 30", busy, busy, work])
+            return ["sh", "-c", work]
+        return ["sh", "-c", left.pop(0)]
+
+    outcome = harass(starts, tmp_path, kills=1, seed=1)
+    assert outcome == (1, 1, 0, 2) and not left
+    assert contents(tmp_path / "rough") == {"whole": b"done\n"}
+    with pytest.raises(Busy):
+        run_until(["sh", "-c", busy], 9)
+
+
+def test_files_that_differ_are_named(tmp_path):
+    code = "import sys, time; open(sys.argv[1] + '/now', 'w').write(str(time.time()))"
+    with pytest.raises(AssertionError, match="undisturbed run's: now"):
+        harass(lambda out: [sys.executable, "-c", code, str(out)], tmp_path, kills=0, seed=1)

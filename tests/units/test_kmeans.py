@@ -1,5 +1,9 @@
 """From data directories to a codebook: what it is learned from, what it says, what is refused."""
 
+import tempfile
+import threading
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -8,10 +12,12 @@ from espnet_spire.units import kmeans
 from espnet_spire.units.kmeans import (
     Options,
     cluster,
-    learn_codebook,
+    collect,
+    is_published,
     plan_learning,
-    work_directory,
+    publish,
 )
+from espnet_spire.units.workdir import work_directory
 from espnet_spire.utils.errors import SpireError
 
 SECOND = 16000
@@ -51,18 +57,20 @@ def constant(level, seconds):
 
 
 def options_of(**changes):
-    return Options(**{"num_clusters": 4, "hours": 1.0, "max_bytes": 2**26, **changes})
+    # 64 MiB for frames and work space
+    return Options(**{"num_clusters": 4, "hours": 1.0, "max_gib": 1.0625, **changes})
 
 
-def learn(directories, *, dtype="auto", max_rejected=0.001, rejected_file=None, **changes):
-    return learn_codebook(
-        LevelEncoder(),
-        directories,
-        options_of(**changes),
-        dtype=dtype,
-        max_rejected=max_rejected,
-        rejected_file=rejected_file,
-    )
+def learn(
+    directories, *, work=None, encoder=None, max_rejected=0.001, rejected_file=None, **changes
+):
+    """All of it in one process."""
+    encoder = encoder or LevelEncoder()
+    with tempfile.TemporaryDirectory() as temporary:
+        work = work or temporary
+        plan = plan_learning(LevelEncoder.description, directories, options_of(**changes), work)
+        collect(encoder, plan, work)
+        return cluster(plan, work, max_rejected=max_rejected, rejected_file=rejected_file)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +91,7 @@ def two_corpora(tmp_path_factory, make_data_dir):
 
 @pytest.mark.parametrize("backend, dtype", KINDS)
 def test_finds_the_clusters_that_are_there(two_corpora, backend, dtype):
-    learned = learn(two_corpora, passes=20, backend=backend, dtype=dtype)
+    learned = learn(two_corpora, passes=20, backend=backend, kmeans_dtype=dtype)
     codebook, description = learned.codebook, learned.codebook.description
     levels = sorted(codebook.centroids[:, 0].tolist())
     np.testing.assert_allclose(levels, [0.1, 0.2, 0.6, 0.7], atol=2e-3)
@@ -165,8 +173,12 @@ def test_too_little_audio_for_k(tmp_path, make_data_dir):
         ({"tol": float("nan")}, "--tol nan"),
         ({"batch_seconds": 0.0}, "--batch_seconds 0"),
         ({"backend": "faiss"}, "--backend faiss: choose auto, sklearn, torch"),
-        ({"max_bytes": 2**20}, "--max_gib: 4 clusters .* at least"),
-        ({"max_bytes": -1}, "--max_gib: 4 clusters .* at least"),
+        ({"max_gib": 1.001}, "--max_gib: 4 clusters .* at least"),
+        ({"max_gib": 0.5}, "--max_gib: 4 clusters .* at least"),
+        ({"max_gib": -1.0}, "--max_gib -1.0: must be more than 0"),
+        ({"max_gib": float("nan")}, "--max_gib nan"),
+        ({"backend": "sklearn", "full_batch": True}, "--backend sklearn: knows no --full_batch"),
+        ({"backend": "sklearn", "kmeans_dtype": "bfloat16"}, "knows no --kmeans_dtype bfloat16"),
     ],
 )
 def test_bad_options(two_corpora, changes, message):
@@ -184,7 +196,7 @@ def test_work_of_other_options_is_not_mixed(two_corpora, tmp_path):
         (options_of(seed=1), "book.work: begun with seed 0, now 1: .* or remove the directory"),
         (options_of(num_clusters=5), "begun with num_clusters 4, now 5"),
         (options_of(max_per_speaker=(3,)), r"begun with max_per_speaker \[\], now \[3\]"),
-        (options_of(max_bytes=2**27), "begun with max_gib 0.0625, now 0.125"),
+        (options_of(max_gib=3.0), "begun with max_gib 1.0625, now 3.0"),
     ):
         with pytest.raises(SpireError, match=message):
             plan_learning(description, two_corpora, changed, work)
@@ -199,7 +211,7 @@ def test_data_that_changed_meanwhile(tmp_path, make_data_dir):
     plan_learning(LevelEncoder.description, [directory], options_of(), tmp_path / "w")
     lines = (directory / "wav.scp").read_text().splitlines(keepends=True)
     (directory / "wav.scp").write_text("".join(lines[:2]))
-    with pytest.raises(SpireError, match="w: the data directories have changed since it was begun"):
+    with pytest.raises(SpireError, match="d: utterance u2 of the sample is gone; put it back"):
         plan_learning(LevelEncoder.description, [directory], options_of(), tmp_path / "w")
 
 
@@ -207,3 +219,133 @@ def test_clustering_before_collecting(two_corpora, tmp_path):
     plan = plan_learning(LevelEncoder.description, two_corpora, options_of(), tmp_path / "w")
     with pytest.raises(SpireError, match="job 1 of 2 has not finished"):
         cluster(plan, tmp_path / "w", num_shards=2)
+
+
+def test_options_of_torch_alone_choose_it(two_corpora, tmp_path):
+    for number, (changes, backend) in enumerate(
+        [
+            ({}, "sklearn"),
+            ({"full_batch": True}, "torch"),
+            ({"kmeans_dtype": "bfloat16"}, "torch"),
+            ({"kmeans_dtype": "float32"}, "sklearn"),  # which is what it computes in
+        ]
+    ):
+        work = tmp_path / str(number)
+        options = options_of(**changes)
+        plan = plan_learning(LevelEncoder.description, two_corpora, options, work)
+        assert plan.options.backend == backend
+
+
+def test_lengths_are_read_once(two_corpora, tmp_path, monkeypatch):
+    first = plan_learning(LevelEncoder.description, two_corpora, options_of(), tmp_path / "w")
+    monkeypatch.setattr(kmeans, "sample_utterances", None)
+    again = plan_learning(LevelEncoder.description, two_corpora, options_of(), tmp_path / "w")
+    assert again == first
+
+
+def test_jobs_that_begin_at_once_draw_one_sample(two_corpora, tmp_path, monkeypatch):
+    draw = kmeans.sample_utterances
+    draws, plans = [], []
+
+    def slowly(*args, **options):
+        draws.append(1)
+        time.sleep(0.3)
+        return draw(*args, **options)
+
+    monkeypatch.setattr(kmeans, "sample_utterances", slowly)
+
+    def job():
+        plans.append(
+            plan_learning(LevelEncoder.description, two_corpora, options_of(), tmp_path / "w")
+        )
+
+    threads = [threading.Thread(target=job) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(draws) == 1 and len(plans) == 3
+    assert plans[0] == plans[1] == plans[2]
+
+
+def test_batches_are_as_they_were_begun(two_corpora, tmp_path):
+    """A GPU's default must not stop who merges on a machine without one."""
+    begin = (LevelEncoder.description, two_corpora)
+    plan = plan_learning(*begin, options_of(), tmp_path / "w", usual_batch_seconds=3.0)
+    for seconds, usual in ((None, 40.0), (None, None), (3.0, 40.0)):
+        options = options_of(batch_seconds=seconds)
+        again = plan_learning(*begin, options, tmp_path / "w", usual_batch_seconds=usual)
+        assert again == plan and again.options.batch_seconds == 3.0
+    with pytest.raises(SpireError, match="begun with batch_seconds 3.0, now 4.0"):
+        plan_learning(*begin, options_of(batch_seconds=4.0), tmp_path / "w")
+    with pytest.raises(SpireError, match="new: no job has begun yet"):
+        plan_learning(*begin, options_of(), tmp_path / "new", usual_batch_seconds=None)
+    assert not (tmp_path / "new").exists()
+
+
+def test_another_encoder_at_the_same_place(two_corpora, tmp_path):
+    work = tmp_path / "w"
+
+    class Trained(LevelEncoder):
+        def __init__(self, weights):
+            self.description = {**LevelEncoder.description, "weights": weights}
+
+    learned = learn(two_corpora, work=work, encoder=Trained("a1"))
+    # what describe_encoder tells, without loading, has none
+    assert learned.codebook.description["weights"] == "a1"
+    assert "weights" not in learned.codebook.description["settings"]
+    with pytest.raises(SpireError, match="w: begun with weights a1, now b2: .* remove the direc"):
+        learn(two_corpora, work=work, encoder=Trained("b2"))
+    with pytest.raises(SpireError, match="begun with weights a1, now None"):
+        learn(two_corpora, work=work)
+    again = learn(two_corpora, work=work, encoder=Trained("a1"))
+    assert again.codebook.description == learned.codebook.description
+
+
+def test_mended_audio_is_clustered_anew(tmp_path, make_data_dir, caplog):
+    """The checkpoint is of other frames."""
+    directory = make_data_dir(
+        tmp_path / "d", {f"u{n}": constant(0.1 * n, 0.5) for n in range(1, 5)}
+    )
+    good = (directory / "audio" / "u2.wav").read_bytes()
+    (directory / "audio" / "u2.wav").write_bytes(b"RIFF")
+    work = tmp_path / "w"
+    with pytest.raises(SpireError, match="1 of 4 utterances .* mend them and start again"):
+        learn([directory], work=work)
+    learned = learn([directory], work=work, max_rejected=1, num_clusters=4)
+    assert learned.codebook.description["frames"] == 3 * 24
+    (directory / "audio" / "u2.wav").write_bytes(good)
+    learned = learn([directory], work=work, num_clusters=4)
+    assert learned.codebook.description["frames"] == 4 * 24
+    levels = sorted(learned.codebook.centroids[:, 0].tolist())
+    np.testing.assert_allclose(levels, [0.1, 0.2, 0.3, 0.4], atol=1e-3)
+    assert "frames have changed since" in caplog.text
+
+
+def test_reasons_of_a_key_in_two_corpora(tmp_path, make_data_dir):
+    directories = [
+        make_data_dir(tmp_path / name, {"long": constant(0.1, 0.5), "u": np.zeros(length)})
+        for name, length in (("a", 399), ("b", 300))
+    ]
+    listed = tmp_path / "rejected.tsv"
+    with pytest.raises(SpireError, match="2 of 4 utterances are unusable, first u: "):
+        learn(directories, rejected_file=listed)
+    (key, reasons), *more = (line.split("\t") for line in listed.read_text().splitlines())
+    assert key == "u" and not more
+    assert "399 samples" in reasons and "; " in reasons and "300 samples" in reasons
+
+
+def test_what_a_codebook_was_learned_with(two_corpora, tmp_path):
+    description = LevelEncoder.description
+    out = tmp_path / "book"
+    assert not is_published(out, description, two_corpora, options_of())
+    publish(learn(two_corpora, seed=2), out)
+    same = options_of(seed=2)
+    assert is_published(out, description, two_corpora, same)
+    assert is_published(out, {**description, "weights": None}, two_corpora, same)
+    assert is_published(out, description, two_corpora, same._replace(batch_seconds=40.0))
+    assert not is_published(out, description, two_corpora, same._replace(batch_seconds=4.0))
+    assert not is_published(out, description, two_corpora, same._replace(seed=3))
+    assert not is_published(out, {**description, "layer": 1}, two_corpora, same)
+    assert not is_published(out, description, two_corpora[:1], same)
+    assert not is_published(out, description, two_corpora, same, {"dtype": "bfloat16"})

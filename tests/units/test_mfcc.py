@@ -7,7 +7,8 @@ from scipy.fft import dct
 from transformers import HubertModel
 
 from espnet_spire.units.encoder import load_encoder
-from espnet_spire.units.mfcc import mfcc, num_frames
+from espnet_spire.units.framing import HUBERT_FRAMING
+from espnet_spire.units.mfcc import mfcc
 
 
 def mel(hertz):
@@ -56,7 +57,7 @@ def test_textbook(make_audio):
     [(0, 0), (399, 0), (400, 1), (719, 1), (720, 2), (1039, 2), (1040, 3), (16000, 49)],
 )
 def test_frames(samples, frames):
-    assert num_frames(samples) == frames
+    assert HUBERT_FRAMING.num_frames(samples) == frames
 
 
 def test_silence_and_one_frame_are_finite():
@@ -81,7 +82,7 @@ def mfcc_array(samples, **options):
 def test_frames_of_mfcc_equal_frames_of_hubert(samples, stable_hubert):
     hubert = HubertModel.from_pretrained(stable_hubert)
     expected = hubert._get_feat_extract_output_lengths(samples)
-    assert num_frames(samples) == expected
+    assert HUBERT_FRAMING.num_frames(samples) == expected
     noise = np.random.default_rng(samples).standard_normal(samples).astype(np.float32)
     features = mfcc_array(noise)
     assert features.shape == (expected, 39)
@@ -91,7 +92,7 @@ def test_frames_of_mfcc_equal_frames_of_hubert(samples, stable_hubert):
 
 
 def test_too_short_for_a_frame():
-    assert num_frames(399) == 0
+    assert HUBERT_FRAMING.num_frames(399) == 0
     with pytest.raises(ValueError, match="399 samples"):
         mfcc_array(np.zeros(399, np.float32))
 

@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from espnet_spire.units.sampling import digest, sample_utterances, speaker_limits
+from espnet_spire.units.sampling import (
+    read_sample,
+    sample_utterances,
+    speaker_limits,
+    write_sample,
+)
 from espnet_spire.utils.errors import SpireError
 
 SECOND = 16000
@@ -97,9 +102,81 @@ def test_utterances_without_a_length_are_drawn_with_a_reason(tmp_path, make_data
     assert {item.num_samples for item in chosen if not item.reason} == {SECOND}
 
 
-def test_digest_tells_changes(corpora):
-    first, again = (sample_utterances(corpora, hours=1, seed=0) for _ in range(2))
-    assert digest(first) == digest(again)
-    assert digest(first) != digest(first[:-1])
-    changed = [first[0]._replace(num_samples=3), *first[1:]]
-    assert digest(first) != digest(changed)
+def test_limits_at_their_edges(tmp_path, make_data_dir):
+    """One utterance a speaker, limits above any count, and the same choice as by hand."""
+    directory = make_data_dir(tmp_path / "d", {f"u{n}": np.zeros(SECOND) for n in range(9)})
+    everything = keys([directory])
+    (directory / "utt2spk").write_text("".join(f"u{n} u{n}\n" for n in range(9)))
+    assert keys([directory], max_per_speaker=[1]) == everything
+    (directory / "utt2spk").write_text("".join(f"u{n} s{n % 2}\n" for n in range(9)))
+    for limit in (1, 2, 4, 5, 9, 100):
+        expected, counts = [], {"0": 0, "1": 0}
+        for key in everything:
+            speaker = str(int(key[1:]) % 2)
+            counts[speaker] += 1
+            if counts[speaker] <= limit:
+                expected.append(key)
+        assert keys([directory], max_per_speaker=[limit]) == expected
+
+
+def test_a_limit_takes_little_memory(tmp_path, make_data_dir):
+    """A speaker an utterance, as in many corpora: whole utterances are not kept for them."""
+    import tracemalloc
+
+    count = 5000
+    directory = make_data_dir(tmp_path / "d", {"u": np.zeros(SECOND)})
+    names = [f"a-speaker-with-a-long-name-{number:07d}" for number in range(count)]
+    wav = directory / "audio" / "u.wav"
+    for name, value in (("wav.scp", wav), ("utt2num_samples", SECOND)):
+        (directory / name).write_text("".join(f"{key} {value}\n" for key in names))
+    (directory / "utt2spk").write_text("".join(f"{key} {key}\n" for key in names))
+    tracemalloc.start()
+    chosen = keys([directory], hours=10 / 3600, max_per_speaker=[2])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert chosen == keys([directory], hours=10 / 3600) and len(chosen) == 10
+    assert peak < 200 * count  # a whole utterance takes more than 1000 bytes
+
+
+def test_a_sample_that_was_written_down(tmp_path, make_data_dir):
+    directories = [
+        make_data_dir(tmp_path / name, {f"u{n}": np.zeros(SECOND) for n in range(4)})
+        for name in "ab"
+    ]
+    (directories[0] / "audio" / "u2.wav").write_bytes(b"not audio")
+    drawn = sample_utterances(directories, hours=1, seed=0)
+    path = tmp_path / "work" / "sample.jsonl"
+    write_sample(path, drawn)
+    assert read_sample(path, directories) == drawn
+    # other lengths now, more utterances, and another promise of a length: the sample stays
+    (directories[0] / "audio" / "u1.wav").write_bytes(b"")
+    audio = directories[1] / "audio" / "u0.wav"
+    with open(directories[1] / "wav.scp", "a") as stream:
+        stream.write(f"u9 {audio}\n")
+    (directories[0] / "utt2dur").write_text("".join(f"u{n} 1.5\n" for n in range(4)))
+    again = read_sample(path, directories)
+    assert [item._replace(source=None) for item in again] == [
+        item._replace(source=None) for item in drawn
+    ]
+    promised = {item.source.expected.seconds for item in again if item.corpus == 0}
+    assert promised == {1.5}
+
+
+def test_a_sample_whose_data_changed(tmp_path, make_data_dir):
+    directory = make_data_dir(tmp_path / "d", {f"u{n}": np.zeros(SECOND) for n in range(3)})
+    path = tmp_path / "work" / "sample.jsonl"
+    write_sample(path, sample_utterances([directory], hours=1, seed=0))
+    lines = (directory / "wav.scp").read_text().splitlines(keepends=True)
+    (directory / "wav.scp").write_text("".join(lines[:2]))
+    with pytest.raises(SpireError, match="d: utterance u2 of the sample is gone; .*/work to begin"):
+        read_sample(path, [directory])
+    (directory / "wav.scp").write_text("".join([*lines[:2], lines[2].replace("u2.wav", "u1.wav")]))
+    with pytest.raises(SpireError, match=r"audio of utterance u2 was .*u2.wav.* now it is .*u1"):
+        read_sample(path, [directory])
+    (directory / "wav.scp").write_text("".join(lines))
+    (directory / "segments").write_text("".join(f"u{n} u{n} 0 0.5\n" for n in range(3)))
+    with pytest.raises(SpireError, match=r"utterance u0 was .*0.0, None\) .* 0.0, 0.5\)"):
+        read_sample(path, [directory])
+    path.write_text("{}\n")
+    with pytest.raises(SpireError, match="sample.jsonl: not a sample; remove"):
+        read_sample(path, [directory])

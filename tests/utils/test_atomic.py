@@ -1,9 +1,14 @@
 import errno
 import json
 import os
+import subprocess
+import sys
+import time
 
 import pytest
+from helpers_lm import process_environment
 
+from espnet_spire.utils import atomic
 from espnet_spire.utils.atomic import atomic_dir, atomic_write, read_json, write_json
 from espnet_spire.utils.errors import SpireError
 
@@ -110,12 +115,109 @@ def test_directory_that_fails(tmp_path, before):
         assert names(out) == ["old"]
 
 
-def test_what_a_killed_job_left_is_swept(tmp_path):
-    (tmp_path / ".model.tmp.99999").mkdir()
-    (tmp_path / ".model.tmp.99999" / "half").write_text("x")
-    with atomic_dir(tmp_path / "model"):
+@pytest.fixture
+def dead():
+    """Number of a process that was."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def leave(directory, name, pid, *, host=atomic._HOST, end="0123abcd"):
+    path = directory / f".{name}.tmp.{host}.{pid}.{end}"
+    path.mkdir()
+    (path / "half").write_text("x")
+    return path
+
+
+def write_one(path):
+    write_json(path, 1)
+
+
+def make_one(path):
+    with atomic_dir(path):
         pass
+
+
+@pytest.mark.parametrize("do", [write_one, make_one])
+def test_what_a_killed_job_left_is_swept(tmp_path, dead, do):
+    leave(tmp_path, "model", dead)
+    leave(tmp_path, "model [1]", dead)
+    leave(tmp_path, "other", dead)
+    (tmp_path / f".units.tmp.{atomic._HOST}.{dead}.0123abcd").write_text("half")
+    (tmp_path / ".own.tmp.txt").write_text("the user's")
+    do(tmp_path / "model")
+    assert names(tmp_path) == [".own.tmp.txt", "model"]
+
+
+def test_a_real_kill_leaves_nothing_for_ever(tmp_path):
+    code = (
+        "import os, signal, sys; from espnet_spire.utils.atomic import atomic_dir, atomic_write\n"
+        "with atomic_write(sys.argv[1] + '/a') as stream, atomic_dir(sys.argv[1] + '/b') as aside:\n"
+        "    stream.write('half'); (aside / 'half').touch(); os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=process_environment())
+    assert [name.split(".tmp.")[0] for name in names(tmp_path)] == [".a", ".b"]
+    make_one(tmp_path / "c")
+    assert names(tmp_path) == ["c"]
+
+
+def test_what_a_living_process_writes_is_left_alone(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    path = leave(tmp_path, "model", process.pid)
+    make_one(tmp_path / "model")
+    assert names(tmp_path) == [path.name, "model"]
+    process.communicate(b"\n")
+    forget(tmp_path)
+    make_one(tmp_path / "model")
     assert names(tmp_path) == ["model"]
+
+
+def forget(directory):
+    """As a new process, to which the directory is new."""
+    atomic._swept.discard(directory.resolve())
+
+
+def test_two_of_one_process_are_apart(tmp_path):
+    with atomic_dir(tmp_path / "model") as one:
+        (one / "a").touch()
+        forget(tmp_path)
+        with atomic_dir(tmp_path / "model") as other:
+            assert other != one and names(one) == ["a"]
+            (other / "b").touch()
+        assert names(tmp_path / "model") == ["b"]
+    assert names(tmp_path) == ["model"] and names(tmp_path / "model") == ["a"]
+
+
+def test_a_number_that_comes_again(tmp_path):
+    """In a container the first process is always the same one."""
+    leave(tmp_path, "model", os.getpid())
+    make_one(tmp_path / "model")
+    assert names(tmp_path) == ["model"]
+
+
+def test_other_hosts_have_a_day(tmp_path, dead):
+    path = leave(tmp_path, "model", dead, host="node-7")
+    yesterday = time.time() - 25 * 3600
+    os.utime(path, (yesterday, yesterday))
+    make_one(tmp_path / "model")  # what is in it is new
+    assert names(tmp_path) == [path.name, "model"]
+    os.utime(path / "half", (yesterday, yesterday))
+    forget(tmp_path)
+    make_one(tmp_path / "model")
+    assert names(tmp_path) == ["model"]
+
+
+def test_killed_between_the_two_renames(tmp_path, dead):
+    """What was there before comes back."""
+    old = leave(tmp_path, "model", dead, end="0123abcd.old")
+    leave(tmp_path, "model", dead)
+    make_one(tmp_path / "other")
+    assert names(tmp_path) == ["model", "other"] and names(tmp_path / "model") == ["half"]
+    old.mkdir()
+    forget(tmp_path)
+    make_one(tmp_path / "other")
+    assert names(tmp_path) == ["model", "other"] and names(tmp_path / "model") == ["half"]
 
 
 def test_json(tmp_path):

@@ -1,17 +1,27 @@
 """The launcher with a small sharded command of its own: a script that upper-cases its share."""
 
+import fcntl
 import os
+import signal
+import subprocess
 import sys
 import time
 
 import pytest
+from helpers_lm import process_environment
 
 from espnet_spire.bin import launch as command
 from espnet_spire.utils.errors import SpireError
-from espnet_spire.utils.launch import job_command, last_line, launch_local, merge_command
+from espnet_spire.utils.launch import (
+    end_with_parent,
+    job_command,
+    last_line,
+    launch_local,
+    merge_command,
+)
 
 SCRIPT = """
-import argparse, os, pathlib, sys, time
+import argparse, fcntl, os, pathlib, sys, time
 parser = argparse.ArgumentParser()
 parser.add_argument("out", type=pathlib.Path)
 parser.add_argument("--num_shards", type=int, default=1)
@@ -19,9 +29,14 @@ parser.add_argument("--shard", type=int, default=1)
 parser.add_argument("--merge", action="store_true")
 parser.add_argument("--fail", type=int)
 parser.add_argument("--sleep", type=float, default=0)
+parser.add_argument("--sleep_merge", type=float, default=0)
 args = parser.parse_args()
 part = lambda shard: args.out.with_name(f"part.{shard}")
+held = open(args.out.with_name(f"lock.{'merge' if args.merge else args.shard}"), "w")
+fcntl.flock(held, fcntl.LOCK_EX)
 if args.merge:
+    print("merging", file=sys.stderr)
+    time.sleep(args.sleep_merge)
     args.out.write_text("".join(part(i).read_text() for i in range(1, args.num_shards + 1)))
     sys.exit(0)
 print(f"working on {args.shard}, threads {os.environ['OMP_NUM_THREADS']}", file=sys.stderr)
@@ -94,6 +109,46 @@ def test_the_others_are_stopped(job, tmp_path):
     with pytest.raises(SpireError, match="job 1 of 3"):
         launch_local([*job, "--fail", "1", "--sleep", "30"], nj=3, log=str(tmp_path / "x.JOB"))
     assert time.monotonic() - started < 10
+
+
+def wait_for(happened):
+    deadline = time.monotonic() + 20
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def ended(lock):
+    """Whether the process that holds a lock is no more."""
+    with open(lock) as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(("sleep", "locks"), [("--sleep", "12"), ("--sleep_merge", ["merge"])])
+def test_jobs_end_with_a_launcher_that_is_killed(job, tmp_path, how, sleep, locks):
+    words = [sys.executable, "-m", "espnet_spire.bin.launch", "--nj", "2"]
+    words += ["--log", str(tmp_path / "x.JOB"), "--", *job, sleep, "60"]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, env=process_environment())
+    said = b""
+    while (b"merging" if locks == ["merge"] else b"working on 1") not in said:
+        said += os.read(process.stderr.fileno(), 4096)
+    locks = [tmp_path / f"lock.{name}" for name in locks]
+    wait_for(lambda: all(lock.exists() and not ended(lock) for lock in locks))
+    process.send_signal(how)
+    process.wait()
+    process.stderr.close()
+    wait_for(lambda: all(map(ended, locks)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_systems_cannot_do_that(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert end_with_parent() is None
 
 
 def test_merge_that_fails(tmp_path):
