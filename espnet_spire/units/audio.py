@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import os
 import threading
 from collections import OrderedDict
 from concurrent.futures import Future
@@ -15,7 +14,7 @@ import soundfile
 from espnet_spire.units.bounds import check_length, check_times, place_of, segment_bounds
 from espnet_spire.units.containers import UntaggedMp3, cut_off, mp3_knows_length
 from espnet_spire.units.resampling import SAMPLE_RATE, check_rate, resample
-from espnet_spire.units.rxfilename import Pipes, ark_place, is_pipe, open_audio_bytes
+from espnet_spire.units.rxfilename import Pipes, ark_place, file_state, is_pipe, open_audio_bytes
 from espnet_spire.units.sources import Source, iter_sources, utterance_sources
 from espnet_spire.utils.atomic import PathLike
 from espnet_spire.utils.errors import SpireError
@@ -208,7 +207,8 @@ class Decoder:
 
     def _kept(self, rxfilename: str) -> Recording:
         """Decode a recording once, however many threads ask for it."""
-        key = _identity(rxfilename)
+        # A file that was written anew is another recording.
+        key = (rxfilename, file_state(rxfilename))
         with self._lock:
             future = self._recordings.get(key)
             mine = future is None
@@ -244,16 +244,6 @@ class Decoder:
 
 def _size(recording: Union[Recording, str]) -> int:
     return 0 if isinstance(recording, str) else recording.samples.nbytes
-
-
-def _identity(rxfilename: str) -> Tuple:
-    """What a recording is known by: a file that was written anew is another one."""
-    place = ark_place(rxfilename)
-    try:
-        stat = os.stat(rxfilename if place is None else place[0])
-    except OSError:
-        return (rxfilename,)
-    return (rxfilename, stat.st_size, stat.st_mtime_ns)
 
 
 _DECODER = Decoder()

@@ -6,12 +6,11 @@ its own chunk and perhaps the next are other ones, and all the rest are as befor
 """
 
 import hashlib
-import os
 import zlib
 from functools import lru_cache
-from typing import Iterable, Iterator, List, NamedTuple, Tuple
+from typing import Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
-from espnet_spire.units.rxfilename import ark_place
+from espnet_spire.units.rxfilename import file_state
 from espnet_spire.units.sources import Source
 
 # Utterances a chunk: at least, at most; 32 on average.
@@ -41,26 +40,19 @@ def _digest(text: str) -> str:
 
 
 @lru_cache(maxsize=64)  # segments of a recording follow each other
-def _content(rxfilename: str) -> str:
-    if rxfilename.rstrip().endswith("|"):
-        return "pipe"
-    place = ark_place(rxfilename)
-    try:
-        found = os.stat(rxfilename if place is None else place[0])
-    except OSError:
-        return "missing"
-    return f"{found.st_size} {found.st_mtime_ns}"
+def _state(rxfilename: str) -> Optional[str]:
+    return file_state(rxfilename)
 
 
 def tag(source: Source) -> str:
     """What must be as it was for the units of an utterance to be still its units."""
     where = f"{source.rxfilename}\t{source.start}\t{source.end}\t{source.expected}"
-    return _digest(f"{where}\t{_content(source.rxfilename)}")
+    return _digest(f"{where}\t{_state(source.rxfilename)}")
 
 
 def chunks(sources: Iterable[Tuple[str, Source]]) -> Iterator[Chunk]:
     """Cut utterances, in the order of the data directory; one chunk is in memory at a time."""
-    _content.cache_clear()
+    _state.cache_clear()
     utterances: List[Tuple[str, Source]] = []
     for key, source in sources:
         utterances.append((key, source))

@@ -22,7 +22,6 @@ from espnet_spire.units.batching import plan_batches, windows
 from espnet_spire.units.frames import (
     Collection,
     Name,
-    audio_stamp,
     changed_audio,
     job_files,
     kept_frames,
@@ -31,6 +30,7 @@ from espnet_spire.units.frames import (
     unusable,
 )
 from espnet_spire.units.reader import read_ahead
+from espnet_spire.units.rxfilename import file_state
 from espnet_spire.units.sampling import Sampled
 from espnet_spire.units.sources import Source
 from espnet_spire.utils.atomic import PathLike, disk_errors
@@ -189,7 +189,7 @@ class _Audio:
     def _stamped(self, utterances: Iterator[Sampled]) -> Iterator[Tuple[str, Source]]:
         for utterance in utterances:
             # Before it is read: what changes meanwhile has changed since.
-            self._begun.append((utterance, audio_stamp(utterance.source)))
+            self._begun.append((utterance, file_state(utterance.source.rxfilename)))
             yield utterance.key, utterance.source
 
     def __enter__(self) -> "_Audio":

@@ -8,7 +8,6 @@ directory, key and stamp of each utterance in it), ``rejected`` (data directory,
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -16,9 +15,8 @@ import numpy as np
 
 from espnet_spire.units.audio import SAMPLE_RATE
 from espnet_spire.units.batching import batches
-from espnet_spire.units.rxfilename import ark_place, is_pipe
+from espnet_spire.units.rxfilename import file_state
 from espnet_spire.units.sampling import Sampled, random_number
-from espnet_spire.units.sources import Source
 from espnet_spire.utils.atomic import PathLike
 from espnet_spire.utils.datadir import shard_of
 from espnet_spire.utils.errors import SpireError
@@ -130,18 +128,6 @@ def job_files(work: PathLike, num_shards: int, shard: int) -> Tuple[Path, Path]:
     return stem.with_name(stem.name + ".bin"), stem.with_name(stem.name + ".jsonl")
 
 
-def audio_stamp(source: Source) -> Optional[str]:
-    """Size and time of the file that audio is in; none of pipes and of what is not there."""
-    if is_pipe(source.rxfilename):
-        return None
-    place = ark_place(source.rxfilename)
-    try:
-        stat = os.stat(source.rxfilename if place is None else place[0])
-    except OSError:
-        return None
-    return f"{stat.st_size}:{stat.st_mtime_ns}"
-
-
 def read_records(journal: Path, part: Collection) -> List[Tuple[int, Dict[str, Any]]]:
     """A job's journal, with places in the file; nothing where it is not there or of other work."""
     if not journal.exists():
@@ -155,7 +141,7 @@ def changed_audio(record: Dict[str, Any], utterances: Dict[Name, Sampled]) -> Op
     for corpus, key, before in record["audio"]:
         utterance = utterances[corpus, key]
         # What cannot be asked now, on a disk that is not mounted here, is taken to be the same.
-        if before is not None and audio_stamp(utterance.source) not in (before, None):
+        if before is not None and file_state(utterance.source.rxfilename) not in (before, None):
             return utterance
     return None
 

@@ -29,6 +29,21 @@ def ark_place(rxfilename: str) -> Optional[Tuple[str, int]]:
     return place[1], int(place[2])
 
 
+def file_state(rxfilename: str) -> Optional[str]:
+    """Size and time of change of the file behind a name: another state, other audio.
+
+    ``None`` for pipes, of which it cannot be known, and for what is not there.
+    """
+    if is_pipe(rxfilename):
+        return None
+    place = ark_place(rxfilename)
+    try:
+        found = os.stat(rxfilename if place is None else place[0])
+    except OSError:
+        return None
+    return f"{found.st_size}:{found.st_mtime_ns}"
+
+
 class Pipes:
     """Runs the commands of pipes, from any number of threads, and can end them all."""
 

@@ -402,18 +402,6 @@ def test_audio_that_changes_while_it_is_read(tmp_path, make_data_dir, monkeypatc
         read_collection(tmp_path / "w", collection, 1)
 
 
-def test_arks_have_a_stamp_and_pipes_have_none(tmp_path):
-    from espnet_spire.units.frames import audio_stamp
-    from espnet_spire.units.sources import Source
-
-    ark = tmp_path / "a.ark"
-    ark.write_bytes(b"12345")
-    assert audio_stamp(Source(f"{ark}:3")) == audio_stamp(Source(str(ark)))
-    assert audio_stamp(Source(str(ark))).startswith("5:")
-    assert audio_stamp(Source(f"cat {ark} |")) is None
-    assert audio_stamp(Source(str(tmp_path / "none.wav"))) is None
-
-
 def test_frames_of_another_sample_are_of_no_use(sample, tmp_path):
     collection = collection_of(sample)
     collect_frames(CountingEncoder(), collection, tmp_path)

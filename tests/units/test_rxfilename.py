@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from espnet_spire.units.rxfilename import Pipes, ark_place, is_pipe, read_ark
+from espnet_spire.units.rxfilename import Pipes, ark_place, file_state, is_pipe, read_ark
 from espnet_spire.utils.errors import SpireError
 
 
@@ -108,3 +108,12 @@ def test_what_is_no_audio_in_an_ark(tmp_path):
         stream.write(b"a RIFF\xff\xff\xff\xff" + content[10:])
     with pytest.raises(SpireError, match="x.ark:2: WAV without its size"):
         read_ark(path, 2)
+
+
+def test_state_of_files_and_arks_and_none_of_pipes(tmp_path):
+    ark = tmp_path / "a.ark"
+    ark.write_bytes(b"12345")
+    assert file_state(f"{ark}:3") == file_state(str(ark))
+    assert file_state(str(ark)).startswith("5:")
+    assert file_state(f"cat {ark} |") is None
+    assert file_state(str(tmp_path / "none.wav")) is None
