@@ -10,18 +10,21 @@ from typing import Callable, Dict, List, Sequence
 
 import numpy as np
 
-# Quantiles of utterance length in seconds, near those of LibriSpeech's training sets: a few short
-# ones, most between 12 and 16.5, the longest 35; mean 12.3.
+# Quantiles of utterance length in seconds, near those of LibriSpeech's test sets (2 to 35 s, mean
+# 7.7) and of its training sets (most between 12 and 16.5, mean 12.3).
 LENGTH_QUANTILES = {
-    0.0: 2.0,
-    0.05: 4.0,
-    0.15: 7.5,
-    0.25: 10.9,
-    0.5: 13.8,
-    0.75: 15.3,
-    0.95: 16.4,
-    0.995: 17.5,
-    1.0: 35.0,
+    "test": {
+        0: 2.0,
+        0.1: 2.8,
+        0.25: 3.9,
+        0.5: 5.9,
+        0.75: 9.4,
+        0.9: 14.6,
+        0.95: 18.0,
+        0.99: 27.0,
+        1: 35.0,
+    },
+    "train": {0: 2.0, 0.05: 4.0, 0.15: 7.5, 0.25: 10.9, 0.5: 13.8, 0.75: 15.3, 0.95: 16.4, 1: 24.5},
 }
 VOICES = ["en-us", "en", "en-gb-scotland", "en-us+f3", "en-gb-x-rp+m2", "en-029+f2"]
 WORDS = (
@@ -58,10 +61,12 @@ def machine() -> str:
     )
 
 
-def speech_lengths(count: int, seed: int) -> List[float]:
-    """Seconds of ``count`` utterances."""
+def speech_lengths(count: int, seed: int, like: str) -> List[float]:
+    """Seconds of ``count`` utterances, as in LibriSpeech's ``test`` or ``train`` sets."""
     chosen = np.random.default_rng(seed).uniform(size=count)
-    return np.interp(chosen, list(LENGTH_QUANTILES), list(LENGTH_QUANTILES.values())).tolist()
+    return np.interp(
+        chosen, list(LENGTH_QUANTILES[like]), list(LENGTH_QUANTILES[like].values())
+    ).tolist()
 
 
 def speech(seconds: float, number: int) -> np.ndarray:
@@ -87,7 +92,7 @@ def speech(seconds: float, number: int) -> np.ndarray:
     return sound.clip(-32768, 32767).astype(np.int16)
 
 
-def write_corpus(directory: Path, count: int, seed: int) -> Path:
+def write_corpus(directory: Path, count: int, seed: int, like: str = "test") -> Path:
     """A Kaldi data directory of FLAC files; what is there already stays."""
     import soundfile
 
@@ -96,7 +101,7 @@ def write_corpus(directory: Path, count: int, seed: int) -> Path:
     audio = directory / "audio"
     audio.mkdir(parents=True, exist_ok=True)
     lines = []
-    for number, seconds in enumerate(speech_lengths(count, seed)):
+    for number, seconds in enumerate(speech_lengths(count, seed, like)):
         path = audio / f"u{number:06d}.flac"
         soundfile.write(path, speech(seconds, 1000 * seed + number), RATE)
         lines.append(f"u{number:06d} {path}\n")

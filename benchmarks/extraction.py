@@ -5,7 +5,7 @@ file order, padded, audio read in between. On a GPU it also runs in bfloat16, si
 leave that out there. Rounds of all ways take turns, so that a busy neighbour slows all of them; the
 ratio is the median over rounds.
 
-    python benchmarks/extraction.py --work DIR [--rounds 3] [--utterances 20] [--small]
+    python benchmarks/extraction.py --work DIR [--rounds 3] [--utterances 28] [--lengths test|train]
 """
 
 import argparse
@@ -45,7 +45,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--work", type=Path, required=True, help="directory for audio and models")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--utterances", type=int, default=20, help="of a round")
+    parser.add_argument("--utterances", type=int, default=28, help="of a round")
+    parser.add_argument(
+        "--lengths", default="test", choices=["test", "train"], help="as in LibriSpeech's sets"
+    )
     parser.add_argument("--layer", type=int, default=22)
     parser.add_argument("--clusters", type=int, default=5000)
     parser.add_argument("--codebook_hours", type=float, default=0.7)
@@ -72,13 +75,18 @@ def main():
     size = "small" if args.small else "large"
     name = common.write_hubert_large(args.work / f"hubert_{size}", small=args.small)
     sets = [
-        common.write_corpus(args.work / f"set{number}_{args.utterances}", args.utterances, number)
+        common.write_corpus(
+            args.work / f"{args.lengths}{number}_{args.utterances}",
+            args.utterances,
+            number,
+            args.lengths,
+        )
         for number in range(1, args.rounds + 1)
     ]
     book = args.work / f"km{args.clusters}_{size}"
     if not book.exists():
         learning = common.write_corpus(
-            args.work / "learning", int(args.codebook_hours * 3600 / 12.3), 0
+            args.work / "learning", int(args.codebook_hours * 3600 / 7.7), 0
         )
         learn_kmeans.main(
             ["--data_dir", str(learning), "--encoder", name, "--layer", str(args.layer)]

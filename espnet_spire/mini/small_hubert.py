@@ -377,7 +377,9 @@ class _Optimizer:
 
 
 def _max_crop(config: SmallHubertConfig) -> int:
-    return max(2 * config.mask_span, int(config.max_crop_seconds * SAMPLE_RATE / HUBERT_FRAMING.hop))
+    return max(
+        2 * config.mask_span, int(config.max_crop_seconds * SAMPLE_RATE / HUBERT_FRAMING.hop)
+    )
 
 
 def train_front_end(

@@ -44,13 +44,24 @@ class Journal:
             self.append({"settings": self._settings})
 
     def _open(self) -> None:
-        self._stream = open(self.path, "a+b")  # noqa: SIM115, held until close()
-        try:
-            lock(self._stream, self.path)
-        except SpireError:
+        while True:
+            self._stream = open(self.path, "a+b")  # noqa: SIM115, held until close()
+            try:
+                lock(self._stream, self.path)
+            except SpireError:
+                self._stream.close()
+                raise
+            if self._is_in_place():
+                break
+            # Between opening and locking its last owner had moved or removed it.
             self._stream.close()
-            raise
         self._drop_torn_line()
+
+    def _is_in_place(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._stream.fileno()), os.stat(self.path))
+        except FileNotFoundError:
+            return False
 
     def close(self) -> None:
         """Let another process have it."""

@@ -153,10 +153,12 @@ def test_what_a_killed_job_left_is_swept(tmp_path, dead, do):
 def test_a_real_kill_leaves_nothing_for_ever(tmp_path):
     code = (
         "import os, signal, sys; from espnet_spire.utils.atomic import atomic_dir, atomic_write\n"
-        "with atomic_write(sys.argv[1] + '/a') as stream, atomic_dir(sys.argv[1] + '/b') as aside:\n"
+        "a, b = sys.argv[1:]\n"
+        "with atomic_write(a) as stream, atomic_dir(b) as aside:\n"
         "    stream.write('half'); (aside / 'half').touch(); os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=process_environment())
+    command = [sys.executable, "-c", code, str(tmp_path / "a"), str(tmp_path / "b")]
+    subprocess.run(command, env=process_environment())
     assert [name.split(".tmp.")[0] for name in names(tmp_path)] == [".a", ".b"]
     make_one(tmp_path / "c")
     assert names(tmp_path) == ["c"]

@@ -108,3 +108,24 @@ def test_disk_full_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
     with pytest.raises(SpireError, match="journal: no space left on the device"):
         journal.append({"n": 1})
+
+
+@pytest.mark.parametrize("then", ["removed", "replaced"])
+def test_a_journal_that_goes_while_it_is_opened(tmp_path, monkeypatch, then):
+    """What is written afterwards is in the file that others read."""
+    from espnet_spire.utils import journal as module
+
+    path = tmp_path / "journal"
+    path.touch()
+    once = iter([True])
+    lock = module.lock
+
+    def late(stream, name):
+        if next(once, False):
+            path.unlink() if then == "removed" else (tmp_path / "other").replace(path)
+        lock(stream, name)
+
+    (tmp_path / "other").touch()
+    monkeypatch.setattr(module, "lock", late)
+    Journal(path, SETTINGS).append({"n": 1})
+    assert list(read_journal(path)) == [{"n": 1}]
