@@ -67,7 +67,8 @@ def main():
     from espnet_spire.units.codebook import load_codebook
     from espnet_spire.units.encoder import load_encoder
     from espnet_spire.units.extract import Job, Options, join_jobs
-    from espnet_spire.utils.cli import batch_seconds, default_device
+    from espnet_spire.units.options import batch_seconds
+    from espnet_spire.utils.cli import default_device
 
     torch_tf32 = torch.backends.cudnn.allow_tf32
     device = default_device(args.device)

@@ -1,15 +1,13 @@
 """Turn audio into units (stage 4): Kaldi text, ``<utt> 12 7 4999 …``, repeats merged."""
 
-from espnet_spire.utils.cli import (
-    ArgumentParser,
-    add_compute_options,
+from espnet_spire.units.options import (
     add_encoder_options,
-    add_shard_options,
     batch_seconds,
-    check_shard,
-    default_device,
-    run,
+    check_encoder_options,
+    describe_features,
+    encoder_from,
 )
+from espnet_spire.utils.cli import ArgumentParser, add_shard_options, check_shard, run
 
 
 def get_parser():
@@ -19,13 +17,6 @@ def get_parser():
     parser.add_argument("--codebook", required=True, help="codebook directory")
     parser.add_argument("--out", nargs="+", required=True, help="unit file for each data dir")
     parser.add_argument("--keep_repeats", action="store_true", help="do not merge repeats")
-    add_compute_options(parser)
-    parser.add_argument(
-        "--max_rejected",
-        type=float,
-        default=0.001,
-        help="share of utterances that may be unusable before the exit status says failure",
-    )
     add_shard_options(parser)
     return parser
 
@@ -34,40 +25,25 @@ def main(cmd=None):
     args = get_parser().parse_args(cmd)
     from espnet_spire.units.assign import Assigner
     from espnet_spire.units.codebook import load_codebook
-    from espnet_spire.units.encoder import Pooling, describe_encoder, load_encoder
     from espnet_spire.units.extract import Job, Options, join_jobs, settings_of
     from espnet_spire.utils.errors import SpireError
 
     check_shard(args.num_shards, args.shard)
     if len(args.out) != len(args.data_dir):
         raise SpireError(f"{len(args.data_dir)} --data_dir need as many --out")
-    if args.num_workers < 0:
-        raise SpireError(f"--num_workers {args.num_workers}: must be 0 or more")
-    if not 0 <= args.max_rejected <= 1:
-        raise SpireError(f"--max_rejected {args.max_rejected}: must be between 0 and 1")
+    check_encoder_options(args)
     sets = list(zip(args.data_dir, args.out, strict=True))
     codebook = load_codebook(args.codebook)
     options = Options(args.keep_repeats, batch_seconds(args), args.num_workers)
-    pooling = Pooling(args.pooling, args.pool_frames)
     if args.merge:
-        description = describe_encoder(
-            args.encoder, args.layer, normalization_eps=args.normalization_eps, pooling=pooling
-        )
+        description = describe_features(args)
         description.update(window_seconds=args.window_seconds, dtype=args.dtype)
         settings = settings_of(description, codebook, options)
         if args.batch_seconds is None:
             # it depends on the device of the jobs, which need not be this one
             del settings["batch_seconds"]
     else:
-        encoder = load_encoder(
-            args.encoder,
-            args.layer,
-            device=default_device(args.device, args.shard),
-            dtype=args.dtype,
-            normalization_eps=args.normalization_eps,
-            window_seconds=args.window_seconds,
-            pooling=pooling,
-        )
+        encoder = encoder_from(args)
         job = Job(encoder, Assigner(codebook, encoder.device), codebook, options)
         settings = job.settings
     problems = []

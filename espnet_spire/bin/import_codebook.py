@@ -1,5 +1,6 @@
 """Make a codebook of a k-means model of scikit-learn, fairseq or ESPnet (joblib, pickle, .npy)."""
 
+from espnet_spire.units.options import add_feature_options, describe_features
 from espnet_spire.utils.cli import ArgumentParser, run
 
 
@@ -12,18 +13,13 @@ def get_parser():
         help="you know where the file comes from: a pickle can run code, which a .npy cannot",
     )
     parser.add_argument("--out", required=True, help="codebook directory to write")
-    parser.add_argument("--encoder", help="it was learned with: directory, hub name, or mfcc")
-    parser.add_argument("--layer", type=int, help="transformer block, from 1")
-    parser.add_argument(
-        "--normalization_eps", type=float, help="of the samples' normalisation; fairseq has 1e-5"
-    )
-    parser.add_argument("--pooling", default="mean", choices=["mean", "max"], help="of frames")
-    parser.add_argument("--pool_frames", type=int, default=1, help="how many make one, 1: none")
+    encoder = parser.add_argument_group("the encoder that it was learned with, where it is known")
+    add_feature_options(encoder, required=False)
     return parser
 
 
 def _encoder(args):
-    from espnet_spire.units.encoder import MFCC, Pooling, describe_encoder
+    from espnet_spire.units.encoder import MFCC
     from espnet_spire.utils.errors import SpireError
 
     if args.encoder is None:
@@ -32,12 +28,7 @@ def _encoder(args):
         return None
     if args.layer is None and args.encoder != MFCC:
         raise SpireError("--encoder needs --layer: the block whose output was clustered")
-    return describe_encoder(
-        args.encoder,
-        args.layer or 0,
-        normalization_eps=args.normalization_eps,
-        pooling=Pooling(args.pooling, args.pool_frames),
-    )
+    return describe_features(args)
 
 
 def main(cmd=None):

@@ -3,12 +3,16 @@
 What is done so far is kept in OUT.work: start the same command again and it goes on.
 """
 
+from espnet_spire.units.options import (
+    add_encoder_options,
+    batch_seconds,
+    check_encoder_options,
+    describe_features,
+    encoder_from,
+)
 from espnet_spire.utils.cli import (
     ArgumentParser,
-    add_compute_options,
-    add_encoder_options,
     add_shard_options,
-    batch_seconds,
     check_shard,
     default_device,
     run,
@@ -56,13 +60,6 @@ def get_parser():
         choices=["auto", "float32", "bfloat16"],
         help="of the torch back-end's products; auto: bfloat16 where the hardware has it",
     )
-    add_compute_options(parser)
-    parser.add_argument(
-        "--max_rejected",
-        type=float,
-        default=0.001,
-        help="share of utterances that may be unusable before the exit status says failure",
-    )
     parser.add_argument(
         "--keep_frames", action="store_true", help="leave the work directory in place"
     )
@@ -74,7 +71,6 @@ def main(cmd=None):
     args = get_parser().parse_args(cmd)
     import logging
 
-    from espnet_spire.units.encoder import MFCC, Pooling, describe_encoder, load_encoder
     from espnet_spire.units.kmeans import (
         Options,
         cluster,
@@ -90,19 +86,10 @@ def main(cmd=None):
         remove_work,
         work_directory,
     )
-    from espnet_spire.utils.errors import SpireError
 
     check_shard(args.num_shards, args.shard)
-    if args.num_workers < 0:
-        raise SpireError(f"--num_workers {args.num_workers}: must be 0 or more")
-    if not 0 <= args.max_rejected <= 1:
-        raise SpireError(f"--max_rejected {args.max_rejected}: must be between 0 and 1")
-    if args.encoder == MFCC and args.dtype != "float32":
-        raise SpireError(f"--dtype {args.dtype}: {MFCC} is float32 only; leave the option out")
-    pooling = Pooling(args.pooling, args.pool_frames)
-    description = describe_encoder(
-        args.encoder, args.layer, normalization_eps=args.normalization_eps, pooling=pooling
-    )
+    check_encoder_options(args)
+    description = describe_features(args)
     options = Options(
         num_clusters=args.num_clusters,
         hours=args.hours,
@@ -136,15 +123,7 @@ def main(cmd=None):
         usual_batch_seconds=None if args.merge else batch_seconds(args),
     )
     if not args.merge:
-        encoder = load_encoder(
-            args.encoder,
-            args.layer,
-            device=default_device(args.device, args.shard),
-            dtype=args.dtype,
-            normalization_eps=args.normalization_eps,
-            window_seconds=args.window_seconds,
-            pooling=pooling,
-        )
+        encoder = encoder_from(args)
         collect(
             encoder,
             plan,

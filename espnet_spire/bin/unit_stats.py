@@ -35,12 +35,13 @@ def main(cmd=None):
     from pathlib import Path
 
     from espnet_spire.units import statistics
-    from espnet_spire.units.codebook import DESCRIPTION
-    from espnet_spire.utils.atomic import atomic_write, read_json, write_json
+    from espnet_spire.units.codebook import codebook_identity
+    from espnet_spire.utils.atomic import atomic_write, write_json
     from espnet_spire.utils.plots import plot_unit_totals
+    from espnet_spire.utils.rejected import rejected_line
 
     names = _names(args)
-    description = read_json(Path(args.codebook) / DESCRIPTION) if args.codebook else {}
+    description = codebook_identity(args.codebook) if args.codebook else {}
     frames_of = statistics.frame_counter(description)
     out = Path(args.out)
     rows = []
@@ -53,7 +54,7 @@ def main(cmd=None):
                     units,
                     frames_of=frames_of,
                     on_missing=lambda key, reason, name=name: missing.write(
-                        f"{name}\t{key}\t{' '.join(reason.split())}\n"
+                        f"{name}\t{rejected_line(key, reason)}"
                     ),
                 )
             )

@@ -25,6 +25,7 @@ from espnet_spire.utils.datadir import (
 )
 from espnet_spire.utils.errors import SpireError
 from espnet_spire.utils.progress import progress
+from espnet_spire.utils.rejected import check_rejected
 
 # In the audio directory: what each file was made from.
 JOURNAL = ".journal"
@@ -167,13 +168,15 @@ def format_data_dir(
                 done.write(f"{job.key}\t{signature(job.source)}\n")
 
     unreadable = {result.key: result.error for result in results if result.error}
-    if len(unreadable) > max_rejected * len(results):
-        write_rejected(out / REJECTED, unreadable)
-        key, reason = next(iter(unreadable.items()))
-        raise SpireError(
-            f"{data_dir}: {len(unreadable)} of {len(results)} utterances are unusable, first"
-            f" {key}: {reason} (all in {out / REJECTED}; --max_rejected allows a share)"
-        )
+    write_rejected(out / REJECTED, unreadable)
+    check_rejected(
+        len(unreadable),
+        len(results),
+        max_rejected,
+        first=next(iter(unreadable.items()), None),
+        listed=out / REJECTED,
+        where=f"{data_dir}: ",
+    )
     text = read_table(data_dir / TEXT, allow_empty_value=True)
     rejected = dict(unreadable)
     for result in results:

@@ -6,9 +6,10 @@ its own chunk and perhaps the next are other ones, and all the rest are as befor
 """
 
 import hashlib
+import itertools
 import zlib
 from functools import lru_cache
-from typing import Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 from espnet_spire.units.rxfilename import file_state
 from espnet_spire.units.sources import Source
@@ -19,11 +20,11 @@ _ONE_IN = 16
 
 
 class Chunk(NamedTuple):
-    """``utterances``: (key, source); ``tags``: of each, a digest of where its audio is and, for
-    files, of their size and time of change."""
+    """``utterances``: (key, source); ``tags``: of each key, a digest of where its audio is and,
+    for files, of their size and time of change."""
 
     utterances: List[Tuple[str, Source]]
-    tags: List[str]
+    tags: Dict[str, str]
 
     @property
     def name(self) -> str:
@@ -31,8 +32,7 @@ class Chunk(NamedTuple):
 
     @property
     def digest(self) -> str:
-        keys = "\n".join(key for key, _ in self.utterances)
-        return _digest(keys + "\t" + " ".join(self.tags))
+        return _digest("\n".join(self.tags) + "\t" + " ".join(self.tags.values()))
 
 
 def _digest(text: str) -> str:
@@ -50,24 +50,40 @@ def tag(source: Source) -> str:
     return _digest(f"{where}\t{_state(source.rxfilename)}")
 
 
-def chunks(sources: Iterable[Tuple[str, Source]]) -> Iterator[Chunk]:
-    """Cut utterances, in the order of the data directory; one chunk is in memory at a time."""
+def chunks(
+    sources: Iterable[Tuple[str, Source]], num_shards: int = 1, shard: int = 1
+) -> Iterator[Chunk]:
+    """Cut utterances, in the order of the data directory; one chunk is in memory at a time.
+
+    Of job ``shard`` of ``num_shards`` there is every ``num_shards``-th chunk: a set sorted by
+    speaker or length gives jobs of about equal work. Tags are taken as a chunk comes, before its
+    audio can be read: what changes meanwhile has changed since.
+    """
     _state.cache_clear()
+    for utterances in itertools.islice(_cut(sources), shard - 1, None, num_shards):
+        yield Chunk(utterances, {key: tag(source) for key, source in utterances})
+
+
+def _cut(sources: Iterable[Tuple[str, Source]]) -> Iterator[List[Tuple[str, Source]]]:
     utterances: List[Tuple[str, Source]] = []
     for key, source in sources:
         utterances.append((key, source))
         ends = zlib.crc32(key.encode()) % _ONE_IN == 0
         if (ends and len(utterances) >= _FEWEST) or len(utterances) == _MOST:
-            yield Chunk(utterances, [tag(source) for _, source in utterances])
+            yield utterances
             utterances = []
     if utterances:
-        yield Chunk(utterances, [tag(source) for _, source in utterances])
+        yield utterances
 
 
-def digest_of(cut: Iterable[Chunk]) -> Tuple[int, str]:
-    """How many utterances there are, and a digest of all chunks."""
-    count, digest = 0, hashlib.blake2b(digest_size=8)
-    for chunk in cut:
-        count += len(chunk.utterances)
-        digest.update(chunk.digest.encode())
-    return count, digest.hexdigest()
+class DataDigest:
+    """A digest of all chunks that were added, in their order."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.blake2b(digest_size=8)
+
+    def add(self, chunk: Chunk) -> None:
+        self._digest.update(chunk.digest.encode())
+
+    def hexdigest(self) -> str:
+        return self._digest.hexdigest()

@@ -25,6 +25,7 @@ from espnet_spire.units.nearest import (
 )
 from espnet_spire.units.seeding import draw, seed_centres
 from espnet_spire.utils.errors import SpireError
+from espnet_spire.utils.plots import unit_use
 from espnet_spire.utils.progress import progress
 
 BACKENDS = ("auto", "sklearn", "torch")
@@ -56,10 +57,6 @@ class Use(NamedTuple):
 
     counts: np.ndarray
     inertia: float
-
-    @property
-    def dead_share(self) -> float:
-        return float((self.counts == 0).mean())
 
 
 def choose_backend(
@@ -125,12 +122,6 @@ def frame_capacity(max_bytes: int, dim: int, num_clusters: int, backend: str) ->
             f" {needed / 2**30:.2f} GiB beside the program itself, more is better; raise it"
         )
     return capacity
-
-
-def perplexity(counts: np.ndarray) -> float:
-    """exp of the entropy of a histogram: how many clusters are in even use."""
-    share = counts[counts > 0] / counts.sum()
-    return float(np.exp(-(share * np.log(share)).sum()))
 
 
 def learn_centres(
@@ -326,12 +317,12 @@ def _entry(
     inertia = None
     if len(judging):
         inertia = held_out_inertia(judging, centres, settings, radius)
-    use = counts.numpy().astype(np.int64)
+    use = unit_use(counts.numpy().astype(np.int64))
     entry = {
         "pass": number,
         "held_out_inertia": inertia,
-        "dead_share": float((use == 0).mean()),
-        "perplexity": perplexity(use),
+        "dead_share": use.dead,
+        "perplexity": use.perplexity,
         "reseeded": reseeded,
     }
     shown = "" if inertia is None else f"held-out inertia {inertia:.6g}, "
@@ -343,7 +334,7 @@ def _entry(
         shown,
         100 * entry["dead_share"],
         entry["perplexity"],
-        len(use),
+        len(counts),
     )
     return entry
 

@@ -33,6 +33,7 @@ from espnet_spire.units.reader import read_ahead
 from espnet_spire.units.rxfilename import file_state
 from espnet_spire.units.sampling import Sampled
 from espnet_spire.units.sources import Source
+from espnet_spire.units.unusable import NOT_FINITE, why_unusable
 from espnet_spire.utils.atomic import PathLike, disk_errors
 from espnet_spire.utils.datadir import shard_of
 from espnet_spire.utils.errors import SpireError
@@ -214,20 +215,18 @@ def _encode(
     rejected: Dict[Name, str] = {}
     usable: List[_Read] = []
     for one in batch:
-        if one.samples is None:
-            rejected[name_of(one.utterance)] = one.reason
-        elif encoder.num_frames(len(one.samples)) < 1:
-            reason = f"{len(one.samples)} samples are shorter than one frame"
-            rejected[name_of(one.utterance)] = reason
-        else:
+        reason = why_unusable(encoder, one.samples, one.reason)
+        if reason is None:
             usable.append(one)
+        else:
+            rejected[name_of(one.utterance)] = reason
     features = encoder([one.samples for one in usable]) if usable else []
     parts = [np.zeros((0, collection.dim), collection.dtype)]
     audio, num_samples = [], 0
     for one, rows in zip(usable, features, strict=True):
         rows = rows.cpu().numpy()
         if not np.isfinite(rows).all():
-            rejected[name_of(one.utterance)] = "its features are not finite"
+            rejected[name_of(one.utterance)] = NOT_FINITE
             continue
         kept = kept_frames(one.utterance, len(rows), collection.keep, collection.seed)
         parts.append(_converted(rows[kept], collection.dtype, one.utterance.key))

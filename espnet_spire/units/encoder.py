@@ -19,6 +19,7 @@ from espnet_spire.units.models import (
     MfccModel,
     WaveformModel,
 )
+from espnet_spire.units.unusable import too_short
 from espnet_spire.utils.errors import SpireError
 
 MFCC = "mfcc"
@@ -157,7 +158,7 @@ class Encoder:
     def _cut(self, samples: np.ndarray):
         frames = self.model.framing.num_frames(len(samples))
         if frames < 1:
-            raise ValueError(f"{len(samples)} samples are shorter than one frame")
+            raise ValueError(too_short(len(samples)))
         most = self.window if self.model.can_cut else frames
         return self.model.prepare(samples), frame_windows(frames, most, tail=self.tail)
 
@@ -204,6 +205,12 @@ def _read_config(name: str, layer: int):
     return config, extractor
 
 
+def check_dtype(name: str, dtype: str) -> None:
+    """Raise where an encoder does not know a ``dtype``."""
+    if name == MFCC and dtype != "float32":
+        raise SpireError(f"--dtype {dtype}: {MFCC} is float32 only; leave the option out")
+
+
 def _check_pooling(pooling: Pooling) -> None:
     if pooling.kind not in POOLINGS:
         raise SpireError(f"--pooling {pooling.kind}: choose {' or '.join(POOLINGS)}")
@@ -226,11 +233,17 @@ def describe_encoder(
         normalization_eps: ε of the normalisation, by default transformers' 1e-7.
         pooling: how frames are joined.
     """
+    return _described(name, layer, normalization_eps, pooling)[0]
+
+
+def _described(name: str, layer: int, normalization_eps: Optional[float], pooling: Pooling):
+    """:func:`describe_encoder` and transformers' feature extractor, ``None`` for ``mfcc``."""
     _check_pooling(pooling)
     eps = NORMALIZE_EPS if normalization_eps is None else normalization_eps
     if not eps >= 0:
         raise SpireError(f"--normalization_eps {eps}: must not be negative")
     hop = MfccModel.framing.hop
+    extractor = None
     if name == MFCC:
         kind, layer, normalization, dim = MFCC, 0, "none", MfccModel.dim
     else:
@@ -241,7 +254,7 @@ def describe_encoder(
         else:
             normalization = "utterance" if extractor.do_normalize else "none"
             hop = math.prod(config.conv_stride)
-    return {
+    description = {
         "encoder": str(name),
         "encoder_type": kind,
         "layer": layer,
@@ -252,6 +265,7 @@ def describe_encoder(
         "frame_rate": SAMPLE_RATE / hop / pooling.frames,
         "dim": dim,
     }
+    return description, extractor
 
 
 def load_encoder(
@@ -274,36 +288,30 @@ def load_encoder(
     """
     if not window_seconds > 0:
         raise SpireError(f"--window_seconds {window_seconds}: must be more than 0")
-    description = describe_encoder(
-        name, layer, normalization_eps=normalization_eps, pooling=pooling
-    )
+    check_dtype(name, dtype)
+    description, extractor = _described(name, layer, normalization_eps, pooling)
     if name == MFCC:
-        if dtype != "float32":
-            raise SpireError(f"--dtype {dtype}: {MFCC} knows float32 only")
         model = MfccModel()
     else:
-        model = _load_transformer(name, layer, device, getattr(torch, dtype), description)
+        model = _load_transformer(description, extractor, device, getattr(torch, dtype))
     description = {**description, "weights": model.weights()}
     return Encoder(model, description, window_seconds=window_seconds, pooling=pooling)
 
 
-def _load_transformer(
-    name: str, layer: int, device: str, dtype: torch.dtype, description: Dict[str, Any]
-):
+def _load_transformer(description: Dict[str, Any], extractor: Any, device: str, dtype: torch.dtype):
     from transformers import AutoModel
 
-    _, extractor = _read_config(name, layer)
+    name = description["encoder"]
     try:
         model = AutoModel.from_pretrained(name, dtype=torch.float32)
     except (OSError, ValueError) as error:
         raise SpireError(f"--encoder {name}: {str(error).splitlines()[0]}") from None
-    common = {"layer": layer, "device": device, "dtype": dtype}
+    common = {
+        "layer": description["layer"],
+        "device": device,
+        "dtype": dtype,
+        "eps": description["normalization_eps"],
+    }
     if description["encoder_type"] in FILTER_BANK_TYPES:
-        eps = description["normalization_eps"]
-        return FilterBankModel(model, extractor, eps=eps, **common)
-    return WaveformModel(
-        model,
-        normalize=extractor.do_normalize,
-        eps=description["normalization_eps"],
-        **common,
-    )
+        return FilterBankModel(model, extractor, **common)
+    return WaveformModel(model, normalize=extractor.do_normalize, **common)

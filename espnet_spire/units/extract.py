@@ -6,11 +6,11 @@ journal of a unit file is not done again, by however many jobs it was begun, as 
 is what it was. When all chunks are there, the journals are joined into the unit file.
 """
 
-import itertools
 import logging
 import time
+from collections import Counter
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 import torch
 from torch import Tensor
@@ -18,13 +18,14 @@ from torch import Tensor
 from espnet_spire.units.assign import Assigned, Assigner
 from espnet_spire.units.audio import SAMPLE_RATE
 from espnet_spire.units.batching import plan_batches
-from espnet_spire.units.chunks import Chunk, chunks, digest_of
+from espnet_spire.units.chunks import Chunk, DataDigest, chunks
 from espnet_spire.units.codebook import Codebook
 from espnet_spire.units.encoder import Encoder
 from espnet_spire.units.notation import merge_repeats, units_to_line
 from espnet_spire.units.reader import Decoded, read_ahead
 from espnet_spire.units.sources import iter_sources
 from espnet_spire.units.unit_files import rejected_file
+from espnet_spire.units.unusable import NOT_FINITE, why_unusable
 from espnet_spire.utils.atomic import PathLike, atomic_write, read_json, write_json
 from espnet_spire.utils.digest import bytes_sha256
 from espnet_spire.utils.errors import SpireError
@@ -35,6 +36,7 @@ from espnet_spire.utils.journal import (
     read_record,
 )
 from espnet_spire.utils.progress import progress
+from espnet_spire.utils.rejected import check_rejected, rejected_line
 from espnet_spire.utils.shards import shard_file
 
 # float32 features of a batch and of transformers' own pass differ by rounding: 5e-7 of a frame's
@@ -166,17 +168,25 @@ class _Results(NamedTuple):
     sizes: Dict[str, Tuple[int, int]]
 
 
-def _index(out: PathLike, settings: Dict[str, Any]) -> Dict[str, _Found]:
-    """Chunk by name → what the journals of these settings hold of it."""
-    index: Dict[str, _Found] = {}
-    for path in _journals(out):
+class _Index(NamedTuple):
+    """Of journals: chunk by name → what they hold of it, and the sums of their counts."""
+
+    found: Dict[str, _Found]
+    counts: Counter[str]
+
+
+def _index(journals: Iterable[Path], settings: Dict[str, Any]) -> _Index:
+    """What is in those of these settings."""
+    index = _Index({}, Counter())
+    for path in journals:
         for offset, record in read_journal_offsets(path):
             if offset == 0:
                 if record.get("settings") != settings:
                     break
                 continue
             if "chunk" in record:
-                index.setdefault(record["chunk"], _Found()).add(_Place(path, offset), record)
+                index.found.setdefault(record["chunk"], _Found()).add(_Place(path, offset), record)
+                index.counts.update(record["counts"])
     return index
 
 
@@ -185,11 +195,10 @@ def _results(found: Optional[_Found], chunk: Chunk) -> _Results:
     results = _Results({}, {}, {})
     if found is None:
         return results
-    tags = dict(zip((key for key, _ in chunk.utterances), chunk.tags, strict=True))
     for place in found.places:
         record = read_record(*place)
         for key, known in record["tags"].items():
-            if tags.get(key) != known:
+            if chunk.tags.get(key) != known:
                 continue
             if key in record["units"]:
                 results.units[key] = record["units"][key]
@@ -219,14 +228,15 @@ class Job:
         self, data_dir: PathLike, out: PathLike, *, num_shards: int = 1, shard: int = 1
     ) -> None:
         """Do what is left of this job's share; journals beside ``out`` hold the result."""
-        # Also finds whatever is wrong with the directory before the first minute of work.
-        total, data = digest_of(chunks(iter_sources(data_dir)))
-        if _is_current(out, self.settings, data):
+        made = _finished(out, self.settings)
+        if made is not None and made.get("data") == _digest_of(data_dir):
             logging.info("%s is up to date", out)
             return
+        # Also finds whatever is wrong with the directory before the first minute of work.
+        total = sum(1 for _ in iter_sources(data_dir))
         journal = Journal(journal_file(out, num_shards, shard), self.settings)
         try:
-            index = _index(out, self.settings)
+            index = _index(_journals(out), self.settings).found
             left = self._left(data_dir, index, num_shards, shard)
             with progress(total=total // num_shards, desc=f"units {data_dir}", unit="utt") as bar:
                 for chunk, decoded in self._decoded(left, bar):
@@ -239,9 +249,7 @@ class Job:
         self, data_dir: PathLike, index: Dict[str, _Found], num_shards: int, shard: int
     ) -> Iterator[Tuple[Chunk, bool]]:
         """This job's chunks, and whether there is anything to do for them."""
-        # Interleaved, so that a set sorted by speaker or length gives jobs of about equal work.
-        own = itertools.islice(chunks(iter_sources(data_dir)), shard - 1, None, num_shards)
-        for chunk in own:
+        for chunk in chunks(iter_sources(data_dir), num_shards, shard):
             found = index.get(chunk.name)
             yield chunk, found is None or not found.holds(chunk)
 
@@ -278,18 +286,16 @@ class Job:
         the same batches as one that was not.
         """
         before = _results(found, chunk)
-        tags = dict(zip((key for key, _ in chunk.utterances), chunk.tags, strict=True))
         rejected: Dict[str, str] = {}
         usable: List[Tuple[str, Any]] = []
         for key, samples, reason in decoded:
             if key in before.units and samples is None:
                 continue  # it was readable when it was encoded
-            if samples is None:
-                rejected[key] = reason
-            elif self.encoder.num_frames(len(samples)) < 1:
-                rejected[key] = f"{len(samples)} samples are shorter than one frame"
-            else:
+            reason = why_unusable(self.encoder, samples, reason)
+            if reason is None:
                 usable.append((key, samples))
+            else:
+                rejected[key] = reason
         header = {
             "chunk": chunk.name,
             "digest": chunk.digest,
@@ -299,7 +305,7 @@ class Job:
         def note(results: _Results, counts: Dict[str, Any]) -> None:
             keys = results.units.keys() | results.rejected.keys()
             if keys:  # one write for all: a batch is there or not
-                own = {key: tags[key] for key in sorted(keys)}
+                own = {key: chunk.tags[key] for key in sorted(keys)}
                 journal.append({**header, **results._asdict(), "tags": own, "counts": counts})
 
         if found is None or found.digest != chunk.digest:
@@ -325,7 +331,7 @@ class Job:
         counts = {"alone": 0, "checked": 0, "agreed": 0}
         for key, samples, parts in zip(keys, waveforms, found, strict=True):
             if any(part is None for part in parts):
-                results.rejected[key] = "its features are not finite"
+                results.rejected[key] = NOT_FINITE
                 continue
             units = torch.cat([part.units for part in parts])
             close = any(bool((part.margins < SAFE_MARGIN).any()) for part in parts)
@@ -356,14 +362,20 @@ class Job:
         return False
 
 
-def _is_current(out: PathLike, settings: Dict[str, Any], data: Optional[str]) -> bool:
-    """Whether a unit file is there that was made with these settings (and of this audio)."""
+def _finished(out: PathLike, settings: Dict[str, Any]) -> Optional[Dict[str, Any]]:
+    """The summary of a unit file that is there and was made with these settings."""
     if not (Path(out).exists() and summary_file(out).exists()):
-        return False
+        return None
     made = read_json(summary_file(out))
     known = made.get("settings", {})
-    same = all(known.get(name) == value for name, value in settings.items())
-    return same and data in (None, made.get("data"))
+    return made if all(known.get(name) == value for name, value in settings.items()) else None
+
+
+def _digest_of(data_dir: PathLike) -> str:
+    digest = DataDigest()
+    for chunk in chunks(iter_sources(data_dir)):
+        digest.add(chunk)
+    return digest.hexdigest()
 
 
 def join_jobs(
@@ -392,23 +404,23 @@ def join_jobs(
             once it is mended.
     """
     own = [journal_file(out, num_shards, shard) for shard in range(1, num_shards + 1)]
-    if not any(path.exists() for path in own) and _is_current(out, settings, None):
-        return _known_summary(out)
+    if not any(path.exists() for path in own):
+        made = _finished(out, settings)
+        if made is not None:
+            return Summary(**{name: made[name] for name in Summary._fields})
     made_with = _common_settings(out, own, settings)
     paths = _journals(out)
-    index = _index(out, made_with)
-    totals = dict(Summary()._asdict())
-    for path in paths:
-        for record in read_journal(path):
-            for name, count in record.get("counts", {}).items():
-                totals[name] += count
+    index = _index(paths, made_with)
+    totals = index.counts
+    digest = DataDigest()
     first: Optional[Tuple[str, str]] = None
     rejected_out = rejected_file(out)
     aside = Path(out).with_name(f".{Path(out).name}.joined")
     # Into a file beside it first: whether the unit file may be there is known at the end.
     with atomic_write(rejected_out) as rejected_stream, atomic_write(aside) as stream:
         for number, chunk in enumerate(chunks(iter_sources(data_dir))):
-            found = _results(index.get(chunk.name), chunk)
+            digest.add(chunk)
+            found = _results(index.found.get(chunk.name), chunk)
             for key, _ in chunk.utterances:
                 if key in found.units:
                     stream.write(f"{key} {found.units[key]}\n")
@@ -418,9 +430,9 @@ def join_jobs(
                     totals["frames"] += frames
                     totals["units"] += found.units[key].count(" ") + 1
                 elif key in found.rejected:
-                    reason = " ".join(found.rejected[key].split())
+                    reason = found.rejected[key]
                     first = first or (key, reason)
-                    rejected_stream.write(f"{key}\t{reason}\n")
+                    rejected_stream.write(rejected_line(key, reason))
                     totals["rejected"] += 1
                 else:
                     raise SpireError(
@@ -428,29 +440,21 @@ def join_jobs(
                         f" (utterance {key} is missing); run it again"
                     )
     summary = Summary(**totals)
-    whole = summary.utterances + summary.rejected
-    if summary.rejected > max_rejected * whole:
+    try:
+        whole = summary.utterances + summary.rejected
+        check_rejected(summary.rejected, whole, max_rejected, first=first, listed=rejected_out)
+        if not summary.utterances:
+            raise SpireError(f"{out}: no utterance is usable; see {rejected_out}")
+    except SpireError:
         aside.unlink()
-        raise SpireError(
-            f"{summary.rejected} of {whole} utterances are unusable, first {first[0]}: {first[1]}"
-            f" (all in {rejected_out}; --max_rejected allows a share; mend them and start again:"
-            " only they are done again)"
-        )
-    if not summary.utterances:
-        aside.unlink()
-        raise SpireError(f"{out}: no utterance is usable; see {rejected_out}")
+        raise
     aside.replace(out)
-    _, data = digest_of(chunks(iter_sources(data_dir)))
-    write_json(summary_file(out), {**summary._asdict(), "settings": made_with, "data": data})
+    made = {**summary._asdict(), "settings": made_with, "data": digest.hexdigest()}
+    write_json(summary_file(out), made)
     for path in paths:
         path.unlink(missing_ok=True)
         path.with_name(path.name + ".stale").unlink(missing_ok=True)
     return summary
-
-
-def _known_summary(out: PathLike) -> Summary:
-    made = read_json(summary_file(out))
-    return Summary(**{name: made[name] for name in Summary._fields})
 
 
 def _common_settings(

@@ -24,7 +24,6 @@ from espnet_spire.units.clustering import (
     frame_dtype,
     learn_centres,
     measure_use,
-    perplexity,
 )
 from espnet_spire.units.codebook import DESCRIPTION, WEIGHTS, Codebook, save_codebook
 from espnet_spire.units.collecting import collect_frames
@@ -51,6 +50,8 @@ from espnet_spire.utils.atomic import PathLike, atomic_dir, read_json
 from espnet_spire.utils.datadir import write_rejected
 from espnet_spire.utils.digest import file_sha256
 from espnet_spire.utils.errors import SpireError
+from espnet_spire.utils.plots import unit_use
+from espnet_spire.utils.rejected import check_rejected
 
 PLOT = "kmeans.png"
 CHECKPOINT = "checkpoint.safetensors"
@@ -221,10 +222,18 @@ def cluster(
     options = plan.options
     collected = read_collection(work, plan.collection, num_shards)
     encoder = encoder_of(work)
-    rejected = _by_key(collected.rejected)
     if rejected_file is not None:
-        write_rejected(rejected_file, rejected)
-    _check_rejected(collected.rejected, len(plan.utterances), max_rejected, rejected_file)
+        write_rejected(rejected_file, _by_key(collected.rejected))
+    unusable = [(key, reason) for (_, key), reason in collected.rejected.items()]
+    for key, reason in unusable:
+        logging.warning("rejected %s: %s", key, reason)
+    check_rejected(
+        len(unusable),
+        len(plan.utterances),
+        max_rejected,
+        first=next(iter(unusable), None),
+        listed=rejected_file,
+    )
     if not collected.num_frames:
         raise SpireError("no frames to learn from: no utterance is usable")
     frames, mean = load_frames(collected, plan.collection, capacity=plan.capacity)
@@ -251,6 +260,7 @@ def cluster(
     )
     state = learn_centres(training, frames[:held_out], settings, Path(work) / CHECKPOINT)
     use = measure_use(training, state, settings)
+    evenness = unit_use(use.counts)
     description = {
         **encoder,
         "num_clusters": options.num_clusters,
@@ -260,8 +270,8 @@ def cluster(
         "backend": options.backend,
         "inertia": use.inertia,
         "held_out_inertia": state.history[-1]["held_out_inertia"],
-        "dead_share": use.dead_share,
-        "perplexity": perplexity(use.counts),
+        "dead_share": evenness.dead,
+        "perplexity": evenness.perplexity,
         "history": state.history,
         "settings": plan.settings,
     }
@@ -364,18 +374,3 @@ def _by_key(rejected: Dict[Name, str]) -> Dict[str, str]:
     for (_, key), reason in rejected.items():
         reasons[key] = f"{reasons[key]}; {reason}" if key in reasons else reason
     return reasons
-
-
-def _check_rejected(
-    rejected: Dict[Name, str], total: int, max_rejected: float, rejected_file: Optional[PathLike]
-) -> None:
-    for (_, key), reason in rejected.items():
-        logging.warning("rejected %s: %s", key, reason)
-    if len(rejected) > max_rejected * total:
-        (_, key), reason = next(iter(rejected.items()))
-        listed = f"all in {rejected_file}; " if rejected_file is not None else ""
-        raise SpireError(
-            f"{len(rejected)} of {total} utterances are unusable, first {key}: {reason}"
-            f" ({listed}--max_rejected allows a share; mend them and start again: only they are"
-            " read again)"
-        )

@@ -40,8 +40,8 @@ class PositionalConvolution:
         # zeros around each sequence, as the module pads it, and up to a whole number of blocks
         total = self.points + (count - 1) * self.good
         right = total - self.left - layout.longest
-        padded = functional.pad(layout.pad(hidden), (0, 0, self.left, max(0, right)))
-        blocks = padded[:, :total].unfold(1, self.points, self.good).flatten(0, 1)
+        padded = functional.pad(layout.pad(hidden), (0, 0, self.left, right))
+        blocks = padded.unfold(1, self.points, self.good).flatten(0, 1)
         spectra = torch.fft.rfft(blocks)  # (blocks, width, bins)
         number, width, bins = spectra.shape
         rows = spectra.view(number, self.groups, self.channels, bins).permute(1, 3, 0, 2)

@@ -27,7 +27,12 @@ def rejected_file(unit_file: PathLike) -> Path:
 
 
 def join_units(
-    rows: Iterable[Tuple[str, Any]], unit_file: PathLike, reference: PathLike
+    rows: Iterable[Tuple[str, Any]],
+    unit_file: PathLike,
+    reference: PathLike,
+    *,
+    start: int = 0,
+    end: Optional[int] = None,
 ) -> Iterator[WithUnits]:
     """Give each row its units, streaming; the unit file may have more utterances.
 
@@ -35,13 +40,14 @@ def join_units(
         rows: utterance and anything, sorted by utterance.
         unit_file: Kaldi text, sorted.
         reference: what the rows are read from, for messages.
+        start, end: the bytes of the unit file to look in; all of them are read.
 
     Raises:
         SpireError: an utterance is neither in the unit file nor in its list of what was rejected.
     """
     listed = rejected_file(unit_file)
     rejected = read_rejected(listed) if listed.exists() else {}
-    units = iter_table(unit_file, allow_empty_value=True)
+    units = iter_table(unit_file, allow_empty_value=True, start=start, end=end)
     found = ("", "")  # before every key: the rows' own files are the first to be looked for
     for key, row in rows:
         while found is not None and found[0] < key:
@@ -55,6 +61,9 @@ def join_units(
                 f"{unit_file}: utterance {key} of {reference} is missing and {listed.name} does not"
                 " list it; make the units again (extract_units, stage 4)"
             )
+    if end is not None:
+        for _ in units:  # so that every line of the file is looked at by one of its parts
+            pass
 
 
 def copy_rejected(unit_file: PathLike, out: PathLike) -> None:

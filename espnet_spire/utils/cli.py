@@ -62,30 +62,6 @@ def add_shard_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_encoder_options(parser: argparse.ArgumentParser) -> None:
-    """The options of everything that turns audio into features."""
-    parser.add_argument("--encoder", required=True, help="directory, hub name, or mfcc")
-    parser.add_argument("--layer", type=int, required=True, help="transformer block, from 1")
-    parser.add_argument(
-        "--normalization_eps",
-        type=float,
-        help="ε of zero mean and unit variance, by default transformers' 1e-7; fairseq has 1e-5",
-    )
-    parser.add_argument(
-        "--window_seconds", type=float, default=100.0, help="longer audio is encoded in such parts"
-    )
-    parser.add_argument(
-        "--batch_seconds",
-        type=float,
-        help="padded audio a batch, by default 40 on a CPU and 400 on a GPU",
-    )
-    parser.add_argument("--num_workers", type=int, default=2, help="threads that decode audio")
-    parser.add_argument("--pooling", default="mean", help="how frames are joined: mean or max")
-    parser.add_argument(
-        "--pool_frames", type=int, default=1, help="frames that become one: 2 for 25 Hz, 4 for 12.5"
-    )
-
-
 def add_compute_options(parser: argparse.ArgumentParser) -> None:
     """The options of everything that runs a model."""
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
@@ -119,21 +95,6 @@ def default_device(device: str, shard: int = 1) -> str:
     if device == "cuda" and torch.cuda.device_count() > 1:
         return f"cuda:{(shard - 1) % torch.cuda.device_count()}"
     return device
-
-
-def _is_gpu(device: str) -> bool:
-    import torch
-
-    return device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
-
-
-def batch_seconds(args: argparse.Namespace) -> float:
-    """``--batch_seconds``, or what keeps the device busy."""
-    if args.batch_seconds is None:
-        return 400.0 if _is_gpu(args.device) else 40.0
-    if not args.batch_seconds > 0:
-        raise SpireError(f"--batch_seconds {args.batch_seconds}: must be more than 0")
-    return args.batch_seconds
 
 
 def setup_logging() -> None:

@@ -7,10 +7,11 @@ key, tab, reason.
 """
 
 from pathlib import Path
-from typing import Dict, Iterable, Iterator, List, Mapping, Tuple
+from typing import Dict, Iterable, Iterator, List, Mapping, Optional, Tuple
 
 from espnet_spire.utils.atomic import PathLike, atomic_write
 from espnet_spire.utils.errors import SpireError
+from espnet_spire.utils.rejected import rejected_line
 
 WAV_SCP = "wav.scp"
 SEGMENTS = "segments"
@@ -26,8 +27,18 @@ def translation_file(lang: str) -> str:
     return f"text.tc.{lang}"
 
 
-def iter_table(path: PathLike, *, allow_empty_value: bool = False) -> Iterator[Tuple[str, str]]:
+def iter_table(
+    path: PathLike,
+    *,
+    allow_empty_value: bool = False,
+    start: int = 0,
+    end: Optional[int] = None,
+) -> Iterator[Tuple[str, str]]:
     """Yield ``(key, value)`` of a Kaldi table, one line in memory at a time.
+
+    Args:
+        start, end: bytes between which whole lines are read; by default all. Messages count lines
+            from ``start``.
 
     Raises:
         SpireError: missing file, not UTF-8, blank line, missing value, key repeated or out of
@@ -42,7 +53,12 @@ def iter_table(path: PathLike, *, allow_empty_value: bool = False) -> Iterator[T
     except IsADirectoryError:
         raise SpireError(f"{path}: is a directory, a Kaldi table was expected") from None
     with stream:
+        stream.seek(start)
         for line_number, raw in enumerate(stream, 1):
+            if end is not None:
+                if start >= end:
+                    return
+                start += len(raw)
             where = f"{path}, line {line_number}"
             try:
                 line = raw.decode("utf-8").rstrip("\r\n")
@@ -87,8 +103,7 @@ def write_rejected(path: PathLike, rejected: Mapping[str, str]) -> None:
     """Write ``key<TAB>reason`` lines, sorted; an empty mapping leaves an empty file."""
     with atomic_write(path) as stream:
         for key in sorted(rejected):
-            reason = " ".join(rejected[key].split())
-            stream.write(f"{key}\t{reason}\n")
+            stream.write(rejected_line(key, rejected[key]))
 
 
 def read_rejected(path: PathLike) -> Dict[str, str]:

@@ -17,7 +17,7 @@ INSIDE = {"fontsize": 9, "color": "white"}
 
 
 class UnitUse(NamedTuple):
-    """``dead``: share of units never used (0-1); ``perplexity``: 2^entropy of use, 0 to K."""
+    """``dead``: share of units never used (0-1); ``perplexity``: exp(entropy of use), 1 to K."""
 
     dead: float
     perplexity: float
@@ -38,7 +38,7 @@ def unit_use(counts: Sequence[int]) -> UnitUse:
     share = counts[counts > 0] / total
     return UnitUse(
         dead=float((counts == 0).mean()),
-        perplexity=float(np.exp2(-(share * np.log2(share)).sum())),
+        perplexity=float(np.exp(-(share * np.log(share)).sum())),
     )
 
 
@@ -70,7 +70,7 @@ def plot_unit_use(counts: Sequence[int], path: PathLike, title: str) -> UnitUse:
         f"{len(ordered)} units, {use.dead:.1%} dead, perplexity {use.perplexity:.1f}, "
         f"{int(ordered.sum()):,} uses",
     )
-    _save(figure, path)
+    save_figure(figure, path)
     return use
 
 
@@ -152,7 +152,7 @@ def plot_loss(history_jsonl: PathLike, path: PathLike, title: str) -> None:
     axes.set_ylabel("loss (nats per target token)")
     axes.legend(frameon=False)
     _titles(axes, title, ", ".join(facts))
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_unit_totals(
@@ -210,7 +210,7 @@ def plot_unit_totals(
     if total["reduction"] is not None:
         facts += f", {total['reduction']:.1%} fewer than {frame_rate:g} a second"
     figure.suptitle(f"{title}: {facts}", x=0.01, ha="left", fontsize=12, fontweight="bold")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_kmeans(
@@ -225,7 +225,7 @@ def plot_kmeans(
         path: PNG file to write.
     """
     use = unit_use(counts)
-    figure = _figure((10, 4.2))
+    figure = new_figure((10, 4.2))
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
@@ -254,10 +254,10 @@ def plot_kmeans(
     right.set_xlabel("clusters, most frames first")
     right.set_ylabel("frames")
     _titles(right, "Use", f"{use.dead:.1%} dead, perplexity {use.perplexity:.1f} of {len(ordered)}")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _figure(size):
+def new_figure(size):
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -270,7 +270,7 @@ def _figure(size):
 
 
 def _axes():
-    figure = _figure((8, 4.5))
+    figure = new_figure((8, 4.5))
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color=GRID, linewidth=0.6)
@@ -280,7 +280,7 @@ def _axes():
 
 def _panels(size, widths):
     """Two panels of horizontal bars that share their rows."""
-    figure = _figure(size)
+    figure = new_figure(size)
     panels = figure.subplots(1, 2, sharey=True, width_ratios=widths)
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
@@ -294,7 +294,7 @@ def _titles(axes, title: str, facts: str) -> None:
     axes.text(0, 1.02, facts, transform=axes.transAxes, fontsize=9, color=TEXT)
 
 
-def _save(figure, path: PathLike) -> None:
+def save_figure(figure, path: PathLike) -> None:
     with atomic_write(path, "wb") as stream:
         # No "Software" entry: the same run gives the same bytes.
         figure.savefig(stream, format="png", metadata={"Software": None})

@@ -112,7 +112,7 @@ def test_picture_fails_no_codebook(corpora, tmp_path, monkeypatch):
     """Codebook and picture come at once or not at all."""
     from espnet_spire.utils import plots
 
-    monkeypatch.setattr(plots, "_save", None)
+    monkeypatch.setattr(plots, "save_figure", None)
     with pytest.raises(TypeError):
         learn_kmeans.main(argv(corpora, tmp_path / "book"))
     assert not (tmp_path / "book").exists()

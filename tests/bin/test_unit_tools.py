@@ -129,6 +129,9 @@ def test_unit_stats_at_another_frame_rate(tmp_path):
     stats = json.loads((tmp_path / "o/unit_stats.json").read_text())
     # 3 frames are a pair and one alone
     assert stats["frame_rate"] == 25 and stats["total"]["units_before_merging"] == 2
+    (tmp_path / "book/codebook.json").write_text("[]")
+    with pytest.raises(SpireError, match="codebook.json: not a JSON object"):
+        unit_stats.main(["--data_dir", data, *files, "--codebook", str(tmp_path / "book")])
 
 
 @pytest.fixture

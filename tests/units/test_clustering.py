@@ -12,7 +12,6 @@ from espnet_spire.units.clustering import (
     frame_capacity,
     learn_centres,
     measure_use,
-    perplexity,
     read_checkpoint,
 )
 from espnet_spire.units.seeding import draw, seed_centres
@@ -201,13 +200,6 @@ def test_draw_follows_the_weights():
     np.testing.assert_allclose(counts / 2000, [0, 0.1, 0.3, 0, 0.6], atol=0.056)
     assert sorted(draw(weights, 3, generator).tolist()) == [1, 2, 4]
     assert len(set(draw(weights, 5, generator).tolist())) == 5
-
-
-def test_perplexity_by_hand():
-    assert perplexity(np.array([5, 5, 0, 5, 5])) == pytest.approx(4)
-    assert perplexity(np.array([7, 0])) == pytest.approx(1)
-    # entropy of (1/2, 1/4, 1/4) is 1.5 bits
-    assert perplexity(np.array([4, 2, 2])) == pytest.approx(2**1.5)
 
 
 def test_choices():

@@ -51,6 +51,21 @@ def extract(stable_hubert, codebook):
     return run
 
 
+@pytest.fixture
+def encoded(monkeypatch):
+    """The utterances that are encoded, as they are."""
+    from espnet_spire.units.extract import Job
+
+    keys, encode = [], Job._encode
+
+    def recorded(self, batch):
+        keys.extend(key for key, _ in batch)
+        return encode(self, batch)
+
+    monkeypatch.setattr(Job, "_encode", recorded)
+    return keys
+
+
 def read(path):
     return [line.split(" ", 1) for line in path.read_text(encoding="utf-8").splitlines()]
 
@@ -179,18 +194,10 @@ class Killed(Exception):
     """Stands for a kill, at a moment that a test can choose."""
 
 
-def test_killed_after_any_batch_goes_on_there(extract, corpus, tmp_path, monkeypatch):
-    from espnet_spire.units.extract import Job
+def test_killed_after_any_batch_goes_on_there(extract, encoded, corpus, tmp_path, monkeypatch):
     from espnet_spire.utils.journal import Journal
 
     small = ["--batch_seconds", "0.13"]  # many batches, several windows
-    encoded = []
-    encode = Job._encode
-    monkeypatch.setattr(
-        Job,
-        "_encode",
-        lambda self, batch: (encoded.extend(key for key, _ in batch), encode(self, batch))[1],
-    )
     extract(corpus, tmp_path / "whole", *small)
     assert sorted(encoded) == sorted(key for key, _ in read(tmp_path / "whole"))
     append = Journal.append
@@ -256,22 +263,14 @@ def test_journal_of_other_options_is_begun_anew(extract, corpus, tmp_path, caplo
         extract(corpus, tmp_path / "units", "--num_shards", "2", "--merge")
 
 
-def test_mended_audio_is_all_that_is_done_again(extract, spoilt, tmp_path, make_audio, monkeypatch):
+def test_mended_audio_is_all_that_is_done_again(extract, encoded, spoilt, tmp_path, make_audio):
     import soundfile
-
-    from espnet_spire.units.extract import Job
 
     with pytest.raises(SpireError, match="4 of 6"):
         extract(spoilt, tmp_path / "units")
     for name in ("u1", "u3"):
         soundfile.write(spoilt / f"audio/{name}.wav", make_audio(0.4, 7), 16000, subtype="FLOAT")
-    encoded = []
-    encode = Job._encode
-    monkeypatch.setattr(
-        Job,
-        "_encode",
-        lambda self, batch: (encoded.extend(key for key, _ in batch), encode(self, batch))[1],
-    )
+    encoded.clear()
     with pytest.raises(SpireError, match="2 of 6"):
         extract(spoilt, tmp_path / "units")
     assert sorted(encoded) == ["u1", "u3"]
@@ -358,22 +357,13 @@ def many(tmp_path, make_data_dir, make_audio):
 
 
 @pytest.fixture
-def mfcc_extract(tmp_path, many, monkeypatch):
+def mfcc_extract(tmp_path, many, encoded):
     """extract_units with MFCCs, which cost nothing; what it encodes is listed."""
-    from espnet_spire.units.extract import Job
-
     encoder = load_encoder("mfcc", 0)
     frames = torch.cat([encoder([load_audio(s)])[0] for s in utterance_sources(many).values()])
     save_codebook(
         Codebook(frames[::20].clone(), {**encoder.description, "num_clusters": len(frames[::20])}),
         tmp_path / "km",
-    )
-    encoded = []
-    encode = Job._encode
-    monkeypatch.setattr(
-        Job,
-        "_encode",
-        lambda self, batch: (encoded.extend(key for key, _ in batch), encode(self, batch))[1],
     )
 
     def run(data_dirs, outs, *options):
@@ -404,6 +394,21 @@ def test_chunks_are_cut_by_names_and_stay(many):
     assert after[0].digest != before[0].digest
 
 
+def test_jobs_share_out_chunks_and_look_at_no_others(many, monkeypatch):
+    from espnet_spire.units import chunks as module
+    from espnet_spire.units.sources import iter_sources
+
+    whole = list(module.chunks(iter_sources(many)))
+    seen = []
+    monkeypatch.setattr(module, "file_state", lambda name: seen.append(name) or "1:1")
+    parts = [list(module.chunks(iter_sources(many), 2, shard)) for shard in (1, 2)]
+    assert [chunk.utterances for chunk in parts[0]] == [c.utterances for c in whole[::2]]
+    assert [chunk.utterances for chunk in parts[1]] == [c.utterances for c in whole[1::2]]
+    assert len(seen) == 60
+    assert list(module.chunks(iter_sources(many), 99, 99)) == []
+    assert len(seen) == 60
+
+
 def test_another_number_of_jobs_goes_on(mfcc_extract, many, tmp_path):
     whole, out = tmp_path / "whole", tmp_path / "units"
     mfcc_extract([many], [whole])
@@ -415,6 +420,26 @@ def test_another_number_of_jobs_goes_on(mfcc_extract, many, tmp_path):
     assert sorted(first + rest) == [key for key, _ in read(whole)]
     mfcc_extract([many], [out], "--num_shards", "3", "--merge")
     assert out.read_bytes() == whole.read_bytes()
+    assert not list(tmp_path.glob(".units*"))
+
+
+def test_work_with_other_settings_does_not_count(mfcc_extract, many, tmp_path):
+    """Of what is beside the unit file the summary counts what went into it."""
+    from espnet_spire.units.extract import journal_file
+
+    out = tmp_path / "units"
+    shards = [["--num_shards", "2", "--shard", shard] for shard in "12"]
+    assert mfcc_extract([many], [out], "--num_shards", "3", "--shard", "1", "--keep_repeats")
+    for shard in shards:
+        mfcc_extract([many], [out], *shard)
+    records = [
+        record for shard in (1, 2) for record in lines(journal_file(out, 2, shard).read_bytes())[1:]
+    ]
+    mfcc_extract([many], [out], "--num_shards", "2", "--merge")
+    summary = json.loads((tmp_path / "units.summary.json").read_text())
+    wall = sum(record["counts"].get("wall", 0) for record in records)
+    assert summary["wall"] == pytest.approx(wall) and wall > 0
+    assert summary["utterances"] == 60
     assert not list(tmp_path.glob(".units*"))
 
 
