@@ -145,12 +145,12 @@ def process_environment():
 def make_training(lm_dir: Path, out: Path) -> list:
     """Examples and DeepSpeed files in ``out``; returns the options that all test runs share.
 
-    52 examples of two tasks plus 4 of a third, so that most steps lack it; several micro-batches a
-    step, in odd numbers too; 24 steps.
+    52 examples of two tasks plus 4 of a third, so that most steps lack it; sequences of several
+    documents, several micro-batches a step, an odd number of them for two ranks; 24 steps.
     """
     from transformers import AutoTokenizer
 
-    from espnet_spire.train.mixture import build_examples
+    from espnet_spire.train.build import build_examples
 
     data = str(make_data_dir(out / "data"))
     blocks = write_blocks(out / "blocks.jsonl", [[("human", "Hi"), ("gpt", "Ho")]] * 4)
@@ -170,17 +170,39 @@ def make_training(lm_dir: Path, out: Path) -> list:
     return [
         *("--ngpu", "0", "--model", str(lm_dir), "--use_tensorboard", "false"),
         *("--train_examples", str(out / "train"), "--valid_examples", str(out / "valid")),
-        *("--batch_tokens", "370", "--micro_batch_tokens", "160", "--num_epochs", "1.9"),
-        *("--learning_rate", "4e-3", "--warmup_steps", "2", "--seed", "3"),
+        *("--sequence_length", "256", "--batch_sequences", "3", "--micro_batch_tokens", "256"),
+        *("--num_epochs", "4.8", "--learning_rate", "4e-3", "--warmup_steps", "2", "--seed", "3"),
         *("--save_interval_steps", "5", "--eval_interval_steps", "10"),
     ]
+
+
+def train_command(options, out: Path, config: Path, *, ranks: int = 1) -> list:
+    """argv of a training; several ranks talk over gloo."""
+    launcher = [sys.executable, "-m"]
+    if ranks > 1:
+        launcher += ["torch.distributed.run", "--nproc_per_node", str(ranks)]
+        launcher += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", "-m"]
+    files = ["--deepspeed_config", str(config), "--output_dir", str(out)]
+    return [*launcher, "espnet_spire.bin.spire_train", *options, *files]
+
+
+def run_training(options, out: Path, config: Path, *, ranks: int = 1) -> str:
+    """Train to the end and return what was said."""
+    done = subprocess.run(
+        train_command(options, out, config, ranks=ranks),
+        env=process_environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stderr
 
 
 _SEVERAL = """
 import sys
 from espnet_spire.bin import spire_train
 folder, *options = sys.argv[1:]
-for name in ("zero1", "zero0", "zero2", "zero1"):
+for name in ("zero1", "zero0", "zero2", "zero3", "zero1"):
     config = f"{folder}/{name}.json"
     spire_train.main([*options, "--output_dir", f"{folder}/{name}", "--deepspeed_config", config])
 """
@@ -188,7 +210,7 @@ for name in ("zero1", "zero0", "zero2", "zero1"):
 
 @pytest.fixture(scope="session")
 def trained(lm_dir, tmp_path_factory):
-    """``(folder, options, log)`` of undisturbed runs in one process: zero1, zero0, zero2 …
+    """``(folder, options, log)`` of undisturbed runs in one process: zero1, zero0, zero2, zero3 …
 
     … and zero1 again, which is finished already.
     """
@@ -213,26 +235,15 @@ def trained_two_ranks(trained, tmp_path_factory):
 
     def build(tmp):
         folder, options, _ = trained
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"),
-                *("--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0"),
-                *("-m", "espnet_spire.bin.spire_train", *options, "--dist_backend", "gloo"),
-                *("--deepspeed_config", str(folder / "zero3.json"), "--output_dir", str(tmp / "r")),
-            ],
-            env=process_environment(),
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        return tmp / "r", done.stderr
+        log = run_training(options, tmp / "r", folder / "zero3.json", ranks=2)
+        return tmp / "r", log
 
     return _once("two_ranks", tmp_path_factory, build)
 
 
 def read_history_lines(run: Path) -> list:
-    """Entries of ``history.jsonl`` without the speed, which differs from run to run."""
+    """Entries of ``history.jsonl`` without what is measured, which differs from run to run."""
+    from espnet_spire.train.records import MEASURED
+
     entries = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
-    for entry in entries:
-        entry.pop("tokens_per_second", None)
-    return entries
+    return [{k: v for k, v in entry.items() if k not in MEASURED} for entry in entries]

@@ -70,7 +70,9 @@ option "it_valid_mixture=|and validated on"
 option "it_config=conf/train_it.yaml|training options of IT"
 option "it_args=|further options of IT"
 option "it_tag=|suffix of IT's directory, the config's name by default"
-option "deepspeed_config=conf/ds_zero1.json|ZeRO stage and off-loading"
+option "deepspeed_config=conf/ds_zero2.json|ZeRO stage and off-loading"
+option "train_launcher=|words that start spire_train in stages 8 and 10; torchrun for --ngpu above 1"
+option "export_checkpoint=last|what is exported: last, best (of validation) or step_N"
 option "export_dtype=bfloat16|of exported weights"
 option "inference_jobs=asr.en-en|what is decoded: TASK.SRC-TGT …"
 option "inference_args=--max_new_tokens 256|options of spire_inference"
@@ -148,11 +150,12 @@ runs_stage() { [ "${stage}" -le "$1" ] && [ "${stop_stage}" -ge "$1" ] && [[ "${
 packages=()
 trains && packages=(--training)
 "${python}" -m espnet_spire.bin.check_environment "${packages[@]}"
-if [ "${ngpu}" -gt 1 ] && { runs_stage 8 || runs_stage 10; }; then
-    die "--ngpu ${ngpu}: training on several GPUs is not supported yet; use --ngpu 1 for stages 8 and 10"
+if [ -z "${train_launcher}" ] && [ "${ngpu}" -gt 1 ]; then
+    train_launcher="${python} -m torch.distributed.run --standalone --nproc_per_node ${ngpu} --no-python"
 fi
+rank_gpus=$((ngpu > 0)) # each rank has one
 
-in_place=""
+in_place="" launcher=""
 # step NAME HINT INPUT… makes OUTPUT… -- COMMAND…
 step() {
     local name="$1" hint="$2"
@@ -169,7 +172,8 @@ step() {
     done
     shift
     "${python}" -m espnet_spire.bin.run_step --name "${name}" --expdir "${expdir}" --hint "${hint}" \
-        ${in_place:+--in_place} --inputs "${inputs[@]}" --outputs "${outputs[@]}" -- "$@"
+        ${in_place:+--in_place} --launcher "${launcher}" --inputs "${inputs[@]}" \
+        --outputs "${outputs[@]}" -- "$@"
 }
 sharded() { # sharded NJ LOG MODULE ARGUMENT…
     local jobs="$1" log="$2" module="$3"
@@ -353,21 +357,23 @@ fi
 examples() { # examples STEP MIXTURE OUT
     local files sources=()
     files="$("${python}" -m espnet_spire.bin.mixture_inputs --mixture "$2" \
-        --units_name "${units_name}" --variant "${variant}")"
+        --units_name "${units_name}" --variant "${variant}" --dumpdir "${dumpdir}")"
     mapfile -t sources <<<"${files}"
     step "$1" "run the stages before this one" "$2" "${extended}/tokenizer.json" \
         "${extended}/spire.json" "${sources[@]}" makes "$3" -- \
         "${python}" -m espnet_spire.bin.make_examples --mixture "$2" --model "${extended}" \
-        --units_name "${units_name}" --variant "${variant}" --out "$3"
+        --units_name "${units_name}" --variant "${variant}" --dumpdir "${dumpdir}" --nj "${nj}" \
+        --out "$3"
 }
 # train STEP CONFIG ARGUMENTS MODEL EXAMPLES VALID OUT
 train() {
     local valid=() arguments=()
     [ -n "$6" ] && valid=("$6")
     read -r -a arguments <<<"$3"
-    step "$1" "run the stages before this one" "$2" "${deepspeed_config}" "$4" "$5" "${valid[@]}" \
+    launcher="${train_launcher}" step "$1" "run the stages before this one" \
+        "$2" "${deepspeed_config}" "$4" "$5" "${valid[@]}" \
         makes "$7" -- "${python}" -m espnet_spire.bin.spire_train --config "$2" \
-        --deepspeed_config "${deepspeed_config}" --ngpu "${ngpu}" --model "$4" \
+        --deepspeed_config "${deepspeed_config}" --ngpu "${rank_gpus}" --model "$4" \
         --train_examples "$5" ${6:+--valid_examples "$6"} --output_dir "$7" "${arguments[@]}"
 }
 cpt_valid="" it_valid=""
@@ -388,7 +394,8 @@ if [ "${variant}" != towerfull ]; then
             "${cpt_valid}" "${cpt_dir}"
         step "8 export" "run stage 8 first" "${cpt_dir}/checkpoint.json" makes "${cpt_dir}/hf" -- \
             "${python}" -m espnet_spire.bin.export --train_dir "${cpt_dir}" \
-            --start_model "${extended}" --dtype "${export_dtype}" --out "${cpt_dir}/hf"
+            --checkpoint "${export_checkpoint}" --start_model "${extended}" \
+            --dtype "${export_dtype}" --out "${cpt_dir}/hf"
     fi
 fi
 
@@ -408,7 +415,8 @@ if runs_stage 11; then
     title 11 "export (${variant})"
     step "11 export ${variant}" "run stage 10 first" "${it_dir}/checkpoint.json" "${it_start}" makes \
         "${it_dir}/hf" -- "${python}" -m espnet_spire.bin.export --train_dir "${it_dir}" \
-        --start_model "${it_start}" --instruct --dtype "${export_dtype}" --out "${it_dir}/hf"
+        --checkpoint "${export_checkpoint}" --start_model "${it_start}" --instruct \
+        --dtype "${export_dtype}" --out "${it_dir}/hf"
 fi
 
 read -r -a jobs <<<"${inference_jobs}"

@@ -1,4 +1,9 @@
-"""Add K units and the ChatML tokens to a causal LM's vocabulary (stage 5)."""
+"""Add K units and the ChatML tokens to a causal LM's vocabulary (stage 5).
+
+Bases: SentencePiece BPE with byte fallback (TowerBase, Llama-2, TinyLlama, EuroLLM, Gemma 2 and
+so Tower+ 2B and 9B) and byte-level BPE (Qwen 2.5 and so Tower+ 72B, Llama 3). Safetensors files
+are rewritten without loading the model.
+"""
 
 from espnet_spire.utils.cli import ArgumentParser, run
 

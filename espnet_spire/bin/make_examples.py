@@ -1,4 +1,8 @@
-"""Prompts to token ids: a mixture file to memory-mapped examples (stages 7 and 9)."""
+"""Prompts to token ids: a mixture file to memory-mapped examples (stages 7 and 9).
+
+Killed or interrupted, the same command goes on where it stopped. The result is the same for any
+number of processes.
+"""
 
 from espnet_spire.utils.cli import ArgumentParser, run
 
@@ -10,6 +14,8 @@ def get_parser():
     parser.add_argument("--units_name", required=True, help="unit file's name in a data dir")
     parser.add_argument("--out", required=True, help="directory to write")
     parser.add_argument("--variant", default="", help="ablation: leaves out sources by not_in")
+    parser.add_argument("--dumpdir", default="dump", help="what {dumpdir} in a mixture stands for")
+    parser.add_argument("--nj", type=int, default=1, help="processes")
     return parser
 
 
@@ -18,15 +24,28 @@ def main(cmd=None):
     from transformers import AutoTokenizer
 
     from espnet_spire.text.vocabulary import read_spire_json
-    from espnet_spire.train.mixture import build_examples, load_mixture, report_table
+    from espnet_spire.train.build import build_examples
+    from espnet_spire.train.examples import encoder_of
+    from espnet_spire.train.mixture import load_mixture
+    from espnet_spire.train.mixture_report import report_table
+    from espnet_spire.utils.errors import SpireError
 
-    read_spire_json(args.model)
+    mixture = load_mixture(args.mixture, args.dumpdir)
+    num_units = read_spire_json(args.model)["num_units"]
+    tokenizer = AutoTokenizer.from_pretrained(args.model)
+    found = encoder_of(tokenizer).num_units
+    if found != num_units:
+        raise SpireError(
+            f"{args.model}: the tokenizer has {found} units, spire.json says {num_units}; make the"
+            " model again with extend_vocabulary"
+        )
     report = build_examples(
-        load_mixture(args.mixture),
-        AutoTokenizer.from_pretrained(args.model),
+        mixture,
+        tokenizer,
         args.out,
         units_name=args.units_name,
         variant=args.variant,
+        nj=args.nj,
     )
     print(report_table(report))
 

@@ -1,5 +1,6 @@
 """Run one step of a recipe unless it is up to date: run_step --name … -- command …"""
 
+import shlex
 import sys
 
 from espnet_spire.utils.cli import ArgumentParser, run
@@ -15,6 +16,7 @@ def get_parser():
     parser.add_argument(
         "--in_place", action="store_true", help="the command brings old outputs up to date itself"
     )
+    parser.add_argument("--launcher", default="", help="words before the command: where it runs")
     parser.add_argument("command", nargs="*", help="after --")
     return parser
 
@@ -34,6 +36,7 @@ def main(cmd=None):
         outputs=args.outputs,
         hint=args.hint,
         in_place=args.in_place,
+        launcher=shlex.split(args.launcher),
     )
     if status != 0:
         sys.exit(status)

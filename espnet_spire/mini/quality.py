@@ -8,10 +8,13 @@ score is exp(-(|A - B| + (A + B) / 2)), in (0, 1].
 
 from typing import List, Sequence
 
+import numpy as np
 import torch
 
+from espnet_spire.model.causal_lm import CausalLMLoss
 from espnet_spire.text.prompts import mt_plain, mt_plain_prompt
-from espnet_spire.train.examples import IGNORE, encode_plain, encode_plain_prompt
+from espnet_spire.train.collate import Document, collate
+from espnet_spire.train.examples import encode_plain, encode_plain_prompt
 
 
 def dual_score(forward: float, backward: float) -> float:
@@ -24,6 +27,7 @@ class DualCrossEntropy:
 
     def __init__(self, generator, batch_tokens: int = 8192) -> None:
         self.generator = generator
+        self.network = CausalLMLoss(generator.model)
         self.batch_tokens = batch_tokens
 
     def __call__(
@@ -41,38 +45,25 @@ class DualCrossEntropy:
     def _nll(self, pairs, src: str, tgt: str) -> List[float]:
         """Mean negative log-probability a token of the second text given the first."""
         tokenizer = self.generator.tokenizer
-        encoded = []
+        documents = []
         for source, target in pairs:
             ids = encode_plain(tokenizer, mt_plain(src, tgt, source, target)).input_ids
             start = len(encode_plain_prompt(tokenizer, mt_plain_prompt(src, tgt, source)))
-            encoded.append((ids, start))
-        result = [0.0] * len(encoded)
-        order = sorted(range(len(encoded)), key=lambda index: len(encoded[index][0]))
+            documents.append(Document(ids, np.array([[start, len(ids)]])))
+        result = [0.0] * len(documents)
+        order = sorted(range(len(documents)), key=lambda index: len(documents[index].input_ids))
         while order:
-            count = max(1, self.batch_tokens // len(encoded[order[-1]][0]))
+            count = max(1, self.batch_tokens // len(documents[order[-1]].input_ids))
             batch, order = order[-count:], order[:-count]
-            for index, value in zip(
-                batch, self._batch_nll([encoded[i] for i in batch]), strict=True
-            ):
+            values = self._batch_nll([documents[index] for index in batch])
+            for index, value in zip(batch, values, strict=True):
                 result[index] = value
         return result
 
     @torch.inference_mode()
-    def _batch_nll(self, batch) -> List[float]:
-        longest = max(len(ids) for ids, _ in batch)
-        input_ids = torch.full((len(batch), longest), self.generator.pad_id)
-        mask = torch.zeros_like(input_ids)
-        labels = torch.full_like(input_ids, IGNORE)
-        for row, (ids, start) in enumerate(batch):
-            input_ids[row, : len(ids)] = torch.tensor(ids)
-            mask[row, : len(ids)] = 1
-            labels[row, start : len(ids)] = torch.tensor(ids[start:])
-        device = self.generator.device
-        logits = self.generator.model(
-            input_ids=input_ids.to(device), attention_mask=mask.to(device), use_cache=False
-        ).logits[:, :-1]
-        targets = labels[:, 1:].to(device)
-        losses = torch.nn.functional.cross_entropy(
-            logits.float().transpose(1, 2), targets, ignore_index=IGNORE, reduction="none"
-        )
-        return (losses.sum(dim=1) / (targets != IGNORE).sum(dim=1)).tolist()
+    def _batch_nll(self, documents: List[Document]) -> List[float]:
+        rows = [[document] for document in documents]
+        tensors = [x.to(self.generator.device) for x in collate(rows, self.generator.pad_id)]
+        losses = self.network(*tensors, num_documents=len(documents)).document_loss.tolist()
+        targets = [int(np.diff(document.target_spans).sum()) for document in documents]
+        return [loss / count for loss, count in zip(losses, targets, strict=True)]

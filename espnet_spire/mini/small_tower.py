@@ -14,9 +14,11 @@ from typing import Dict, Iterator, List, Sequence
 import numpy as np
 import torch
 
+from espnet_spire.model.causal_lm import CausalLMLoss
 from espnet_spire.text.prompts import mt_plain
-from espnet_spire.train.batching import BatchBudget, micro_batches, plan_pass
-from espnet_spire.train.examples import IGNORE, encode_plain
+from espnet_spire.train.collate import Document, collate
+from espnet_spire.train.examples import encode_plain
+from espnet_spire.train.plan import Plan, PlanSettings, micro_batches
 from espnet_spire.train.schedule import learning_rate
 from espnet_spire.utils.atomic import PathLike, atomic_dir, write_json
 from espnet_spire.utils.datadir import TEXT, read_table, translation_file
@@ -36,8 +38,9 @@ class SmallTowerConfig:
     initializer_range: float = 0.05
     max_position_embeddings: int = 1024
     passes: float = 2.0
-    batch_tokens: int = 2048
-    micro_batch_tokens: int = 1536
+    sequence_length: int = 256
+    batch_sequences: int = 8
+    micro_batch_tokens: int = 1024
     learning_rate: float = 3e-3
     warmup_steps: int = 20
     weight_decay: float = 0.01
@@ -107,18 +110,6 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int, out: Path) -> None:
     LlamaTokenizer.from_pretrained(out).save_pretrained(out)
 
 
-def pad_batch(rows: List[List[int]], pad_id: int) -> Dict[str, torch.Tensor]:
-    """Right-padded ids, mask and labels of shape (B, L)."""
-    longest = max(map(len, rows))
-    input_ids = torch.full((len(rows), longest), pad_id)
-    mask = torch.zeros_like(input_ids)
-    for row, ids in enumerate(rows):
-        input_ids[row, : len(ids)] = torch.tensor(ids)
-        mask[row, : len(ids)] = 1
-    labels = torch.where(mask.bool(), input_ids, IGNORE)
-    return {"input_ids": input_ids, "attention_mask": mask, "labels": labels}
-
-
 def train_small_tower(
     mono_dir: PathLike,
     parallel_dir: PathLike,
@@ -150,48 +141,53 @@ def train_small_tower(
                 eos_token_id=tokenizer.eos_token_id,
             )
         )
-        rows = [encode_plain(tokenizer, text).input_ids for text in texts]
-        loss = _train(model, rows, tokenizer.eos_token_id, config)
+        documents = [Document(*encode_plain(tokenizer, text)) for text in texts]
+        loss = _train(model, documents, tokenizer.eos_token_id, config)
         model.save_pretrained(aside)
     logging.info("small Tower: %d parameters, loss %.3f", model.num_parameters(), loss)
     return loss
 
 
-def _train(model, rows: List[List[int]], pad_id: int, config: SmallTowerConfig) -> float:
-    lengths = np.array([len(row) for row in rows])
-    budget = BatchBudget(config.batch_tokens, None)
-    plan = []
-    for epoch in range(int(np.ceil(config.passes))):
-        batches = plan_pass(lengths, budget, seed=config.seed, epoch=epoch)
-        share = min(1.0, config.passes - epoch)
-        plan += batches[: round(share * len(batches))]
+def _train(model, documents: List[Document], pad_id: int, config: SmallTowerConfig) -> float:
+    lengths = np.array([len(document.input_ids) for document in documents])
+    settings = PlanSettings(
+        sequence_length=config.sequence_length,
+        batch_sequences=config.batch_sequences,
+        packing=True,
+        seed=config.seed,
+        num_epochs=config.passes,
+    )
+    plan = Plan.build(lengths.__getitem__, len(lengths), settings)
+    network = CausalLMLoss(model).train()
     optimizer = torch.optim.AdamW(
-        model.parameters(),
+        network.parameters(),
         lr=config.learning_rate,
         betas=(0.9, 0.95),
         weight_decay=config.weight_decay,
         fused=True,
     )
-    model.train()
     recent: List[float] = []
-    with progress(plan, desc="small Tower", unit="step") as bar:
-        for step, batch in enumerate(bar):
+    with progress(plan.batches(), total=plan.total_steps, desc="small Tower", unit="step") as bar:
+        for step, sequences in enumerate(bar):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(
                     step,
-                    total_steps=len(plan),
+                    total_steps=plan.total_steps,
                     warmup_steps=config.warmup_steps,
                     peak=config.learning_rate,
                     final_ratio=0.1,
                 )
             optimizer.zero_grad(set_to_none=True)
-            targets, total = int((lengths[batch] - 1).sum()), 0.0
-            for piece in micro_batches(batch, lengths, config.micro_batch_tokens):
-                data = pad_batch([rows[index] for index in piece], pad_id)
-                loss = model(**data, use_cache=False, num_items_in_batch=targets).loss
+            targets, total = int((lengths[np.concatenate(sequences)] - 1).sum()), 0.0
+            row_lengths = np.array([lengths[sequence].sum() for sequence in sequences])
+            for piece in micro_batches(sequences, row_lengths, config.micro_batch_tokens):
+                rows = [[documents[index] for index in sequence] for sequence in piece]
+                num_documents = sum(map(len, rows))
+                output = network(*collate(rows, pad_id), num_documents=num_documents)
+                loss = output.loss_sum / targets
                 loss.backward()
                 total += loss.item()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
             recent = (recent + [total])[-20:]
             bar.set_postfix(loss=f"{recent[-1]:.3f}", refresh=False)

@@ -4,95 +4,165 @@ import json
 import logging
 import shutil
 from pathlib import Path
-from typing import Dict
+from typing import Any, Dict, Optional
 
 import torch
 
+from espnet_spire.model.weights import Weight, Weights, stored_weights, trained_weights
 from espnet_spire.text.prompts import IM_END
-from espnet_spire.text.vocabulary import SPIRE_JSON
-from espnet_spire.train.checkpoints import read_pointer
+from espnet_spire.text.weight_files import INDEX_FILE
+from espnet_spire.train.checkpoints import checkpoint_tag, read_manifest, read_pointer
 from espnet_spire.utils.atomic import PathLike, atomic_dir, read_json, write_json
 from espnet_spire.utils.errors import SpireError
 
-# CausalLMLoss holds the LM under this name.
-PREFIX = "lm."
-
-
-def consolidate(output_dir: PathLike, tag: str) -> Dict[str, torch.Tensor]:
-    """All weights of a checkpoint in float32, from whatever ZeRO stage wrote it."""
-    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
-
-    directory = Path(output_dir) / tag
-    if any(directory.glob("*zero_pp_rank_*optim_states.pt")):
-        state = get_fp32_state_dict_from_zero_checkpoint(str(output_dir), tag)
-    else:  # ZeRO 0: the first rank has everything
-        file = directory / "mp_rank_00_model_states.pt"
-        state = torch.load(file, map_location="cpu", weights_only=False)["module"]
-    stray = [name for name in state if not name.startswith(PREFIX)]
-    if stray:
-        raise SpireError(f"{directory}: {stray[0]} is not a weight of the LM")
-    return {name[len(PREFIX) :]: tensor.float() for name, tensor in state.items()}
+# Files of the start model that are not copied: they are written anew.
+_WRITTEN = ("*.safetensors", "*.index.json", "*.bin", "config.json", "generation_config.json")
+# Files that name the token that ends an answer.
+_ROLES = ("tokenizer_config.json", "special_tokens_map.json")
+MAX_NEW_TOKENS = 256
+SHARD_SIZE = "4GB"
 
 
 def export(
-    train_dir: PathLike, start_model: PathLike, out: PathLike, *, instruct: bool, dtype: str
+    train_dir: PathLike,
+    start_model: PathLike,
+    out: PathLike,
+    *,
+    instruct: bool,
+    dtype: str,
+    checkpoint: Optional[str] = None,
+    unfinished: bool = False,
+    shard_size: str = SHARD_SIZE,
 ) -> None:
-    """Write the newest whole checkpoint as a Hugging Face model directory.
+    """Write a checkpoint as a Hugging Face model directory.
+
+    Weights go through memory one file of at most ``shard_size`` at a time.
 
     Args:
         train_dir: ``--output_dir`` of ``spire_train``.
-        start_model: the model that the training started from: architecture and tokenizer.
-        out: directory to write.
+        start_model: the model that the training started from: architecture, tokenizer, and with
+            LoRA the weights that adapters are merged into.
+        out: directory to write; replaced as a whole.
         instruct: whether the model ends its turns with ``<|im_end|>``, which becomes its EOS.
         dtype: of the weights written.
-    """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+        checkpoint: ``last``, ``best`` or ``step_N``; by default the last of a finished training.
+        unfinished: whether the default may be of a training that goes on.
+        shard_size: of one file, as ``"4GB"``.
 
-    pointer = read_pointer(train_dir)
-    if pointer is None or not pointer.finished:
-        raise SpireError(f"{train_dir}: training has not finished; run its stage first")
-    state = consolidate(train_dir, pointer.tag)
-    config = AutoConfig.from_pretrained(start_model)
+    Raises:
+        SpireError: there is no such checkpoint, it is not whole, or it does not fit the model.
+    """
+    if checkpoint is None and not unfinished:
+        pointer = read_pointer(train_dir)
+        if pointer is None or not pointer.finished:
+            raise SpireError(
+                f"{train_dir}: training has not finished; run its stage first, or choose what to"
+                " export with --checkpoint or --unfinished"
+            )
+    tag = checkpoint_tag(train_dir, checkpoint or "last")
+    directory = Path(train_dir) / tag
+    lora = read_manifest(directory).get("settings", {}).get("lora")
+    weights = trained_weights(directory, start_model, lora)
+    with atomic_dir(out) as aside:
+        model = _empty_model(start_model)
+        weights = _as_saved(model, weights, directory)
+        write_weights(aside, weights, getattr(torch, dtype), shard_size)
+        _copy_files(Path(start_model), aside, instruct)
+        _write_settings(model.config, aside, dtype)
+        _check(aside, weights)
+    logging.info("%s", json.dumps({"exported": str(out), "from": tag, "dtype": dtype}))
+
+
+def _empty_model(start_model: PathLike):
+    """The architecture without weights."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(start_model)
+    except (OSError, ValueError) as error:
+        raise SpireError(f"--start_model {start_model}: {str(error).splitlines()[0]}") from None
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    if config.tie_word_embeddings:
-        state.setdefault("lm_head.weight", state["model.embed_tokens.weight"])
-    target = getattr(torch, dtype)
-    state = {name: tensor.to(target) for name, tensor in state.items()}
-    model.load_state_dict(state, strict=True, assign=True)
-    model.tie_weights()
-    tokenizer = AutoTokenizer.from_pretrained(start_model)
-    eos = tokenizer.convert_tokens_to_ids(IM_END) if instruct else tokenizer.eos_token_id
-    model.config.eos_token_id = eos
-    model.config.dtype = target
-    model.generation_config = GenerationConfig(
+        return AutoModelForCausalLM.from_config(config)
+
+
+def _as_saved(model, weights: Weights, where: Path) -> Weights:
+    """The model's weights in its order, of a tied matrix the first name alone."""
+    groups: Dict[int, list] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        groups.setdefault(id(tensor), []).append(name)
+    known = {name for names in groups.values() for name in names}
+    unknown = sorted(set(weights) - known)
+    saved: Weights = {}
+    for names in groups.values():
+        present = [name for name in names if name in weights]
+        if not present:
+            raise SpireError(f"{where}: {names[0]} is missing")
+        saved[names[0]] = weights[present[0]]
+    if unknown:
+        raise SpireError(f"{where}: {unknown[0]} is not a weight of the start model")
+    return saved
+
+
+def write_weights(directory: Path, weights: Weights, dtype: torch.dtype, shard_size: str) -> None:
+    """Write safetensors files of at most ``shard_size`` and, if there are several, their index.
+
+    Only one file's tensors are in memory at a time.
+    """
+    from huggingface_hub import split_torch_state_dict_into_shards
+    from safetensors.torch import save_file
+
+    plan = split_torch_state_dict_into_shards(
+        {name: torch.empty(w.shape, dtype=dtype, device="meta") for name, w in weights.items()},
+        max_shard_size=shard_size,
+    )
+    for file, names in plan.filename_to_tensors.items():
+        tensors = {name: weights[name].read().to(dtype).contiguous() for name in names}
+        save_file(tensors, directory / file, metadata={"format": "pt"})
+    if plan.is_sharded:
+        index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
+        write_json(directory / INDEX_FILE, index)
+
+
+def _copy_files(start_model: Path, out: Path, instruct: bool) -> None:
+    """All of the start model but its weights and settings: tokenizer, ``spire.json``, licences."""
+    for path in sorted(start_model.iterdir()):
+        if path.is_file() and not any(path.match(pattern) for pattern in _WRITTEN):
+            shutil.copyfile(path, out / path.name)
+    if instruct:
+        for name in _ROLES:
+            if (out / name).exists():
+                write_json(out / name, {**read_json(out / name), "eos_token": IM_END})
+
+
+def _write_settings(config, out: Path, dtype: str) -> None:
+    """``config.json`` and ``generation_config.json``: greedy, to the end token."""
+    from transformers import AutoTokenizer, GenerationConfig
+
+    config.dtype = getattr(torch, dtype)
+    config.save_pretrained(out)  # transformers chooses the tokenizer's class by it
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    config.eos_token_id = tokenizer.eos_token_id
+    config.save_pretrained(out)
+    # Rows that pad the matrix are no tokens.
+    padding_rows = list(range(len(tokenizer), config.get_text_config().vocab_size))
+    GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=eos,
+        eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.convert_tokens_to_ids("<PAD>"),
         do_sample=False,
-        max_new_tokens=256,
-    )
-    with atomic_dir(out) as aside:
-        # save_pretrained empties the dictionary that it is given
-        model.save_pretrained(aside, state_dict=dict(state))
-        for name in ("tokenizer.json", "tokenizer.model", SPIRE_JSON):
-            if (Path(start_model) / name).exists():
-                shutil.copy(Path(start_model) / name, aside / name)
-        settings = read_json(Path(start_model) / "tokenizer_config.json")
-        if instruct:
-            settings["eos_token"] = IM_END
-        write_json(aside / "tokenizer_config.json", settings)
-        _check(aside, state)
-    logging.info("%s", json.dumps({"exported": str(out), "from": pointer.tag, "dtype": dtype}))
+        max_new_tokens=MAX_NEW_TOKENS,
+        suppress_tokens=padding_rows or None,
+    ).save_pretrained(out)
 
 
-def _check(directory: Path, state: Dict[str, torch.Tensor]) -> None:
-    """Load what was written and compare every weight."""
+def _check(directory: Path, weights: Dict[str, Weight]) -> None:
+    """Load what was written, as a user will."""
     from transformers import AutoModelForCausalLM
 
-    loaded = AutoModelForCausalLM.from_pretrained(directory, dtype="auto").state_dict()
-    for name, tensor in state.items():
-        if name not in loaded or not torch.equal(loaded[name], tensor):
-            raise SpireError(
-                f"{directory}: {name} was not written as it was trained; this is a bug"
-            )
+    shapes = {name: weight.shape for name, weight in stored_weights(directory).items()}
+    _, report = AutoModelForCausalLM.from_pretrained(
+        directory, dtype="auto", output_loading_info=True
+    )
+    problems: Dict[str, Any] = {name: value for name, value in report.items() if value}
+    if problems or shapes != {name: weight.shape for name, weight in weights.items()}:
+        raise SpireError(f"{directory}: does not load as it was written ({problems}); a bug")

@@ -1,17 +1,18 @@
 """SpireTask: continued pre-training and instruction tuning as an ESPnet task."""
 
 import argparse
-from pathlib import Path
 from typing import List, Optional, Tuple
 
 from espnet2.iterators.abs_iter_factory import AbsIterFactory
 from espnet2.tasks.abs_task import AbsTask
+from espnet2.utils.nested_dict_action import NestedDictAction
 from espnet2.utils.types import int_or_none, str2bool
 
-from espnet_spire.model.causal_lm import SpireShell
+from espnet_spire.model.attention import IMPLEMENTATIONS
+from espnet_spire.model.shell import SpireShell
 from espnet_spire.text.vocabulary import read_spire_json
-from espnet_spire.train.mixture import load_examples
-from espnet_spire.train.trainer import ExampleBatches, SpireTrainer
+from espnet_spire.train.store import ExampleStore
+from espnet_spire.train.trainer import SpireTrainer
 from espnet_spire.utils.errors import SpireError
 
 # Options of AbsTask that do nothing here; they would mislead, so they are hidden and refused.
@@ -35,12 +36,25 @@ UNUSED = (
     " pretrain_path fold_length"
 ).split()
 
+PAD = "<PAD>"
+POSITIVE = (
+    *("num_epochs", "max_steps", "sequence_length", "batch_sequences", "micro_batch_tokens"),
+    *("learning_rate", "save_interval_steps", "eval_interval_steps", "keep_checkpoints"),
+    *("log_interval", "loss_chunk_tokens", "peak_tflops"),
+)
+
 
 class ExampleIterFactory(AbsIterFactory):
-    """Hands examples to the trainer, which plans its batches by global step."""
+    """Hands examples to the trainer, which plans its batches by global step.
 
-    def __init__(self, batches: Optional[ExampleBatches]) -> None:
-        self.batches = batches
+    Args:
+        store: the examples, ``None`` where there are none (no validation).
+        pad_id: id that fills up rows.
+    """
+
+    def __init__(self, store: Optional[ExampleStore], pad_id: int) -> None:
+        self.store = store
+        self.pad_id = pad_id
 
     def build_iter(self, epoch: int, shuffle: bool = None):
         raise RuntimeError("SpireTrainer iterates by steps, not by epochs")
@@ -61,12 +75,32 @@ class SpireTask(AbsTask):
         add("--train_examples", help="directory made by make_examples")
         add("--valid_examples", help="the same for validation (optional)")
         add("--dtype", default="float32", choices=["float32", "bfloat16"])
-        add("--num_epochs", type=float, default=1.0, help="passes over the examples")
-        add("--batch_tokens", type=int_or_none, help="tokens a step, over all ranks")
-        add("--batch_examples", type=int_or_none, help="sequences a step, over all ranks")
         add(
-            "--micro_batch_tokens", type=int_or_none, help="tokens a forward pass, counting padding"
+            "--attention",
+            default="auto",
+            choices=["auto", *IMPLEMENTATIONS],
+            help="over packed rows; auto: flash_attention_2 where it is installed and can be used",
         )
+        add("--fused_loss", type=str2bool, default=False, help="Liger's (pip install liger-kernel)")
+        add(
+            "--loss_chunk_tokens",
+            type=int_or_none,
+            help="target tokens whose logits exist at one time; the others are recomputed",
+        )
+        add("--gradient_checkpointing", type=str2bool, default=False, help="recompute activations")
+        add(
+            "--lora",
+            action=NestedDictAction,
+            default=None,
+            help="adapters instead of all weights, e.g. --lora r=64 --lora alpha=128; the rows of"
+            " new tokens are trained too",
+        )
+        add("--num_epochs", type=float, default=1.0, help="passes over the examples")
+        add("--max_steps", type=int_or_none, help="stop there, with the schedule ending there")
+        add("--sequence_length", type=int, default=4096, help="tokens that are packed together")
+        add("--packing", type=str2bool, default=True, help="false: one example a sequence")
+        add("--batch_sequences", type=int, help="sequences a step, over all ranks")
+        add("--micro_batch_tokens", type=int_or_none, help="tokens a forward pass of one rank")
         add("--learning_rate", type=float, default=3e-5, help="peak")
         add("--warmup_steps", type=int, default=100)
         add("--final_lr_ratio", type=float, default=0.1, help="last rate over peak (cosine)")
@@ -75,16 +109,19 @@ class SpireTask(AbsTask):
         add("--adam_beta2", type=float, default=0.95)
         add("--adam_eps", type=float, default=1e-5)
         add("--clip_grad_norm", type=float, default=1.0, help="0 for no clipping")
-        add("--gradient_checkpointing", type=str2bool, default=False)
         add("--save_interval_steps", type=int, default=500)
         add("--eval_interval_steps", type=int, default=500)
-        add("--keep_checkpoints", type=int, default=2, help="the last k")
+        add("--keep_checkpoints", type=int, default=2, help="the last k; the best stays besides")
+        add("--peak_tflops", type=float, help="of one device, where its name does not tell")
         parser.set_defaults(
             iterator_type="task",
             num_att_plot=0,
-            dist_backend="gloo",
+            dist_backend=None,
+            log_interval=50,
             resume=True,
-            required=["output_dir", "model", "train_examples", "deepspeed_config"],
+            required=[
+                *("output_dir", "model", "train_examples", "deepspeed_config", "batch_sequences")
+            ],
         )
 
     @classmethod
@@ -104,8 +141,12 @@ class SpireTask(AbsTask):
                 raise SpireError(
                     f"--{name} does nothing in SpireTask; see --help for what it obeys"
                 )
-        if args.batch_tokens is None and args.batch_examples is None:
-            raise SpireError("give --batch_tokens, --batch_examples or both")
+        for name in POSITIVE:
+            value = getattr(args, name)
+            if value is not None and value <= 0:
+                raise SpireError(f"--{name} {value}: must be above 0")
+        if args.dist_backend is None:
+            args.dist_backend = "nccl" if args.ngpu > 0 else "gloo"
         super().check_required_command_args(args)
 
     @classmethod
@@ -145,8 +186,5 @@ class SpireTask(AbsTask):
         from transformers import AutoTokenizer
 
         path = args.train_examples if mode == "train" else args.valid_examples
-        if path is None:
-            return ExampleIterFactory(None)
-        tokenizer = AutoTokenizer.from_pretrained(args.model)
-        dataset = load_examples(Path(path))
-        return ExampleIterFactory(ExampleBatches(dataset, tokenizer.convert_tokens_to_ids("<PAD>")))
+        pad_id = AutoTokenizer.from_pretrained(args.model).convert_tokens_to_ids(PAD)
+        return ExampleIterFactory(None if path is None else ExampleStore(path), pad_id)

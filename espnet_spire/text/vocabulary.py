@@ -2,209 +2,76 @@
 
 The layout is that of the models that SPIRE's authors released: the base vocabulary, the five
 tokens of Megatron-LLM, the units, the two ChatML tokens, and rows that pad the matrices to a
-multiple of 64 (32000 + 5 + 5000 + 2 → 37056 for Llama-2 with K = 5000).
-
-Units are ordinary one-character pieces of the BPE model and not added tokens: no white space is
-stripped or inserted around them, each is exactly one id, and loading stays fast.
+multiple of 64 (32000 + 5 + 5000 + 2 → 37056 for Llama-2 with K = 5000). Tokens that the base has
+already keep their ids; rows that it has beyond its tokenizer belong to no token, so that new ids
+begin there. How units are held: :mod:`espnet_spire.text.tokenizer_files`.
 """
 
+import contextlib
 import json
 import logging
 import shutil
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Iterator, Optional
 
-import torch
-
-from espnet_spire.text.prompts import CHAT_TEMPLATE, CHATML_TOKENS
+from espnet_spire.text.embeddings import padded_rows
+from espnet_spire.text.matrices import extend_matrices, write_config
+from espnet_spire.text.tokenizer_check import check_sentencepiece, check_template, check_tokenizer
+from espnet_spire.text.tokenizer_files import (
+    ADDED_FILE,
+    BYTE_LEVEL_FILES,
+    CONFIG_FILE,
+    ROLES_FILE,
+    SENTENCEPIECE_FILE,
+    TOKENIZER_FILE,
+    Layout,
+    plan_layout,
+    write_tokenizer_files,
+)
 from espnet_spire.units.codebook import codebook_identity
-from espnet_spire.units.notation import unit_to_char
 from espnet_spire.units.subwords import unit_bpe_identity
 from espnet_spire.utils.atomic import PathLike, atomic_dir, read_json, write_json
 from espnet_spire.utils.errors import SpireError
 
 SPIRE_JSON = "spire.json"
-MEGATRON_TOKENS = ("<CLS>", "<EOD>", "<MASK>", "<PAD>", "<SEP>")
-ROW_MULTIPLE = 64
-# The covariance of the existing rows is scaled by this (paper, section 3.2.2; Hewitt 2021).
-COVARIANCE_SCALE = 1e-5
-
-# What must tokenise as before: casing, digits, white space, scripts, special tokens.
-_SAMPLE = (
-    "The cat sat.  Two  spaces",
-    " leading, trailing ",
-    "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich. 1234567890",
-    "L'été à Nîmes; ¿qué? olá, então; è così",
-    "今天天气很好。 한국어 문장입니다. Русский текст",
-    "English: a\nGerman: b\n\n\tc",
-    "</s> <s>x</s>y",
+_TOKENIZER_FILES = (
+    *(TOKENIZER_FILE, CONFIG_FILE, SENTENCEPIECE_FILE, ADDED_FILE, ROLES_FILE),
+    *BYTE_LEVEL_FILES,
 )
+# Generation settings name ids of the base, which stay; licences ask to be passed on.
+_COPIED = ("generation_config.json", "LICENSE*", "NOTICE*", "USE_POLICY*")
 
 
-def draw_rows(
-    weight: torch.Tensor,
-    count: int,
-    generator: torch.Generator,
-    *,
-    method: str = "gaussian",
-) -> torch.Tensor:
-    """New rows for an embedding matrix.
+def find_base(base: str) -> Path:
+    """The directory of a base model; one of the hub is fetched, or found in its cache.
 
-    ``gaussian`` draws from N(mean, 1e-5 · covariance) of the existing rows (paper, section
-    3.2.2). Writing a draw as mean + √(1e-5/(N-1)) · zᵀ(E - mean) with z ~ N(0, I_N) has that
-    covariance exactly, without forming or factoring it. ``mean`` repeats the mean.
-
-    Args:
-        weight: existing rows E, shape (N, D), any float type.
-        count: how many rows to make.
-        generator: where the randomness comes from.
-        method: ``gaussian`` or ``mean``.
-
-    Returns:
-        float32, shape (count, D).
+    Raises:
+        SpireError: there is none, or it is extended already.
     """
-    existing = weight.detach().to(torch.float32)
-    mean = existing.mean(dim=0, keepdim=True)
-    if method == "mean":
-        return mean.repeat(count, 1)
-    if method != "gaussian":
-        raise SpireError(f"--init {method}: choose gaussian or mean")
-    centred = existing - mean
-    scale = (COVARIANCE_SCALE / (len(existing) - 1)) ** 0.5
-    chunks = []
-    for start in range(0, count, 512):  # bounds the size of z at large N
-        z = torch.randn(min(512, count - start), len(existing), generator=generator)
-        chunks.append(mean + scale * (z @ centred))
-    return torch.cat(chunks) if chunks else mean[:0]
+    directory = Path(base)
+    if not directory.is_dir():
+        from huggingface_hub import snapshot_download
 
-
-def padded_rows(size: int) -> int:
-    """``size`` rounded up to a multiple of 64."""
-    return -(-size // ROW_MULTIPLE) * ROW_MULTIPLE
-
-
-def new_tokens(num_units: int) -> List[str]:
-    """All tokens that are appended to the base vocabulary, in the order of their ids."""
-    units = [unit_to_char(unit) for unit in range(num_units)]
-    return [*MEGATRON_TOKENS, *units, *CHATML_TOKENS]
-
-
-def _added_token(token: str, index: int) -> Dict[str, Any]:
-    return {
-        "id": index,
-        "content": token,
-        "single_word": False,
-        "lstrip": False,
-        "rstrip": False,
-        "normalized": False,
-        "special": True,
-    }
-
-
-def extend_tokenizer_json(tokenizer: Dict[str, Any], base_size: int, num_units: int) -> None:
-    """Append the new tokens to a parsed ``tokenizer.json``, in place."""
-    model = tokenizer["model"]
-    if model.get("type") != "BPE" or not model.get("byte_fallback"):
+        files = ["*.json", "*.jinja", "tokenizer.model", "merges.txt", *_COPIED]
+        others = ["*/*", "consolidated*"]  # the same weights again, in other formats
+        try:
+            for weights in ("*.safetensors", "*.bin"):
+                wanted = [*files, weights]
+                directory = Path(
+                    snapshot_download(base, allow_patterns=wanted, ignore_patterns=others)
+                )
+                if any(directory.glob(weights)):
+                    break
+        except (OSError, ValueError) as error:
+            raise SpireError(
+                f"--base {base}: no such directory, and not from the hub:"
+                f" {str(error).splitlines()[0]}"
+            ) from None
+    if (directory / SPIRE_JSON).exists():
         raise SpireError(
-            f"the base tokenizer is {model.get('type')} without byte fallback; only"
-            " SentencePiece BPE tokenizers in Llama's layout can be extended so far"
+            f"--base {base} is extended already (it has {SPIRE_JSON}); give the base model"
         )
-    for index, token in enumerate(new_tokens(num_units), base_size):
-        if token in model["vocab"]:
-            raise SpireError(f"token {token!r} is in the vocabulary already: extended before?")
-        model["vocab"][token] = index
-        if token in MEGATRON_TOKENS or token in CHATML_TOKENS:
-            tokenizer["added_tokens"].append(_added_token(token, index))
-
-
-def extend_sentencepiece(path: Path, base_size: int, num_units: int) -> None:
-    """Append the same tokens to a SentencePiece model file, in place."""
-    from sentencepiece import sentencepiece_model_pb2 as pb2
-
-    proto = pb2.ModelProto()
-    proto.ParseFromString(path.read_bytes())
-    if len(proto.pieces) != base_size:
-        raise SpireError(
-            f"{path}: {len(proto.pieces)} pieces, but the tokenizer has {base_size}; the base"
-            " model's tokenizer files do not belong together"
-        )
-    lowest = min(piece.score for piece in proto.pieces)
-    kinds = pb2.ModelProto.SentencePiece
-    for offset, token in enumerate(new_tokens(num_units)):
-        piece = proto.pieces.add()
-        piece.piece = token
-        piece.score = lowest - 1 - offset
-        special = token in MEGATRON_TOKENS or token in CHATML_TOKENS
-        piece.type = kinds.USER_DEFINED if special else kinds.NORMAL
-    path.write_bytes(proto.SerializeToString())
-
-
-def _extend_tokenizer_files(base: Path, out: Path, num_units: int, base_size: int) -> None:
-    tokenizer = read_json(base / "tokenizer.json")
-    extend_tokenizer_json(tokenizer, base_size, num_units)
-    write_json(out / "tokenizer.json", tokenizer)
-
-    config = read_json(base / "tokenizer_config.json")
-    config["chat_template"] = CHAT_TEMPLATE
-    if "added_tokens_decoder" in config:
-        for entry in tokenizer["added_tokens"]:
-            entry = dict(entry)
-            config["added_tokens_decoder"][str(entry.pop("id"))] = entry
-    write_json(out / "tokenizer_config.json", config)
-
-    if (base / "tokenizer.model").exists():
-        shutil.copy(base / "tokenizer.model", out / "tokenizer.model")
-        extend_sentencepiece(out / "tokenizer.model", base_size, num_units)
-
-
-def _check_tokenizers(base_tokenizer, tokenizer, first_unit_id: int, num_units: int) -> None:
-    """Every unit one id, in order, also between text; text as before."""
-    for unit in range(num_units):
-        char = unit_to_char(unit)
-        if tokenizer.convert_tokens_to_ids(char) != first_unit_id + unit:
-            raise SpireError(f"unit {unit} has not id {first_unit_id + unit}; this is a bug")
-    every_unit = "".join(unit_to_char(unit) for unit in range(num_units))
-    ids = tokenizer(f"a{every_unit}b", add_special_tokens=False).input_ids
-    expected = list(range(first_unit_id, first_unit_id + num_units))
-    position = ids.index(first_unit_id)
-    if ids[position : position + num_units] != expected:
-        raise SpireError("a sequence of all units is not one id a unit; this is a bug")
-    for text in _SAMPLE:
-        if base_tokenizer(text).input_ids != tokenizer(text).input_ids:
-            raise SpireError(f"{text!r} is tokenised otherwise than before; this is a bug")
-
-
-def _extend_matrix(
-    weight: torch.Tensor, base_size: int, rows: int, generator: torch.Generator, method: str
-) -> torch.nn.Parameter:
-    existing = weight[:base_size]
-    fresh = draw_rows(existing, rows - base_size, generator, method=method)
-    return torch.nn.Parameter(torch.cat([existing.detach(), fresh.to(weight.dtype)]))
-
-
-def extend_model(model, base_size: int, rows: int, seed: int, method: str) -> None:
-    """Give both matrices of a causal LM ``rows`` rows; the first ``base_size`` stay as they are.
-
-    Where input and output are one matrix it is extended once, else each from its own mean and
-    covariance. transformers' ``resize_token_embeddings`` is avoided: it initialises its own way.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
-    tied = outputs is None or outputs.weight is inputs.weight
-    inputs.weight = _extend_matrix(inputs.weight, base_size, rows, generator, method)
-    inputs.num_embeddings = rows
-    if inputs.padding_idx is not None and inputs.padding_idx >= rows:
-        inputs.padding_idx = None
-    if outputs is not None:
-        outputs.weight = (
-            inputs.weight
-            if tied
-            else _extend_matrix(outputs.weight, base_size, rows, generator, method)
-        )
-        outputs.out_features = rows
-        if getattr(outputs, "bias", None) is not None:
-            raise SpireError("output layers with a bias are not supported")
-    model.config.vocab_size = rows
+    return directory
 
 
 def describe_units(
@@ -246,8 +113,45 @@ def describe_units(
     return {"codebook": book or learned_with, "unit_bpe": bpe}
 
 
+@contextlib.contextmanager
+def _of_base(base: PathLike) -> Iterator[None]:
+    """Errors within name the base."""
+    try:
+        yield
+    except SpireError as error:
+        raise SpireError(f"--base {base}: {error}") from None
+
+
+def _load_tokenizer(directory: Path):
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(directory)
+    except (OSError, ValueError) as error:
+        raise SpireError(str(error).splitlines()[0]) from None
+
+
+def _write_tokenizer(base: Path, out: Path, before, layout: Layout, work: Path) -> str:
+    """Extend the base's tokenizer into ``out`` and try it out; returns how units are held."""
+    # What transformers makes of the base, where it lacks a file; else the base's own, so that
+    # settings such as `legacy` survive.
+    before.save_pretrained(work)
+    for name in _TOKENIZER_FILES:
+        if (base / name).exists():
+            shutil.copyfile(base / name, work / name)
+    kind = write_tokenizer_files(
+        work, out, before.get_vocab(), layout, has_bos=before.bos_token_id is not None
+    )
+    after = _load_tokenizer(out)
+    check_tokenizer(before, after, layout)
+    check_template(after)
+    if (out / SENTENCEPIECE_FILE).exists():
+        check_sentencepiece(work, out, layout)
+    return kind
+
+
 def extend_vocabulary(
-    base: str,
+    base: PathLike,
     num_units: int,
     out: PathLike,
     *,
@@ -263,55 +167,54 @@ def extend_vocabulary(
         num_units: K, or V of the unit BPE.
         out: directory to write; replaced as a whole.
         seed: of the new rows.
-        method: see :func:`draw_rows`.
+        method: see :func:`~espnet_spire.text.embeddings.draw_rows`.
         codebook, unit_bpe: where the units come from; checked and noted in ``spire.json``, see
             :func:`describe_units`.
 
     Returns:
-        what was written to ``spire.json``.
-    """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+        what was written to ``spire.json``: ``base``, ``base_vocab_size`` (tokens; rows from there
+        on are new), ``first_unit_id``, ``num_units``, ``unit_tokens`` (``piece`` or ``added``),
+        ``vocab_size`` (tokens), ``padded_vocab_size`` (rows), ``reused_tokens`` (with their ids),
+        ``init``, ``seed``, ``codebook``, ``unit_bpe``.
 
+    Raises:
+        SpireError: the base cannot be extended, or what was written is not as it should be.
+    """
     if num_units < 1:
         raise SpireError(f"--num_units {num_units}: must be at least 1")
-    if Path(base).is_dir() and (Path(base) / SPIRE_JSON).exists():
-        raise SpireError(f"{base} is extended already (it has {SPIRE_JSON}); give the base model")
+    directory = find_base(str(base))
+    if Path(out).resolve() == directory.resolve():
+        raise SpireError(f"--out {out} is the base model, which would be replaced; name another")
     origin = describe_units(num_units, codebook, unit_bpe)
-    try:
-        base_tokenizer = AutoTokenizer.from_pretrained(base)
-        model = AutoModelForCausalLM.from_pretrained(base, dtype="auto")
-    except (OSError, ValueError) as error:
-        raise SpireError(f"--base {base}: {str(error).splitlines()[0]}") from None
-    if unit_to_char(0) in base_tokenizer.get_vocab():
-        raise SpireError(f"{base} is extended already (it has units); give the base model")
-    base_size = len(base_tokenizer)
-    first_unit_id = base_size + len(MEGATRON_TOKENS)
-    size = base_size + len(new_tokens(num_units))
-
     with atomic_dir(out) as aside:
-        files = aside / "base_tokenizer"
-        base_tokenizer.save_pretrained(files)
-        if Path(base).is_dir():
-            # The base's own files, where it has them: settings such as `legacy` survive.
-            for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model"):
-                if (Path(base) / name).exists():
-                    shutil.copy(Path(base) / name, files / name)
-        _extend_tokenizer_files(files, aside, num_units, base_size)
-        shutil.rmtree(files)
-        tokenizer = AutoTokenizer.from_pretrained(aside)
-        if len(tokenizer) != size:
-            raise SpireError(f"the tokenizer has {len(tokenizer)} tokens, not {size}; a bug")
-        _check_tokenizers(base_tokenizer, tokenizer, first_unit_id, num_units)
-
-        extend_model(model, base_size, padded_rows(size), seed, method)
-        model.save_pretrained(aside)
+        work = aside / "work"
+        with _of_base(base):
+            tokenizer = _load_tokenizer(directory)
+            layout = plan_layout(tokenizer.get_vocab(), num_units)
+            rows = padded_rows(layout.size)
+            # First, since transformers chooses the tokenizer's class by it.
+            write_config(directory, aside, layout.base_size, rows)
+            kind = _write_tokenizer(directory, aside, tokenizer, layout, work)
+            extend_matrices(
+                *(directory, aside, work / "weights"),
+                base_size=layout.base_size,
+                rows=rows,
+                seed=seed,
+                method=method,
+            )
+        shutil.rmtree(work)
+        for pattern in _COPIED:
+            for path in directory.glob(pattern):
+                shutil.copyfile(path, aside / path.name)
         description = {
             "base": str(base),
-            "base_vocab_size": base_size,
-            "first_unit_id": first_unit_id,
+            "base_vocab_size": layout.base_size,
+            "first_unit_id": layout.first_unit_id,
             "num_units": num_units,
-            "vocab_size": size,
-            "padded_vocab_size": padded_rows(size),
+            "unit_tokens": kind,
+            "vocab_size": layout.size,
+            "padded_vocab_size": rows,
+            "reused_tokens": layout.reused,
             "init": method,
             "seed": seed,
             **origin,

@@ -1,145 +1,51 @@
 """DeepSpeed training by steps, exact in loss and in resume, on CPU (gloo) and GPU (NCCL)."""
 
-import json
 import logging
-import os
+import math
 import signal
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 
 import numpy as np
 import torch
 
-from espnet_spire.train.batching import BatchBudget, micro_batches, plan_pass, share_of_rank
-from espnet_spire.train.checkpoints import (
-    advance_pointer,
-    forget_checkpoints,
-    read_pointer,
-    remove_unfinished,
+from espnet_spire.train.checkpoints import read_pointer
+from espnet_spire.train.collate import PackedRows, collate
+from espnet_spire.train.distributed import Ranks, end_process_group, init_process_group
+from espnet_spire.train.engine import (
+    build_engine,
+    read_deepspeed_config,
+    unclipped_norm,
+    zero_stage,
 )
-from espnet_spire.train.examples import IGNORE
+from espnet_spire.train.losses import GroupLosses
+from espnet_spire.train.options import TrainingOptions
+from espnet_spire.train.plan import Plan, PlanSettings, micro_batches, share_of_rank
+from espnet_spire.train.records import Records
+from espnet_spire.train.saving import find_start, load, save
 from espnet_spire.train.schedule import learning_rate
-from espnet_spire.utils.atomic import atomic_write, read_json
+from espnet_spire.train.store import ExampleStore, documents_of
+from espnet_spire.train.throughput import memory_gib, model_size, peak_flops, step_flops
+from espnet_spire.utils.ahead import one_ahead
+from espnet_spire.utils.atomic import read_json, write_json
 from espnet_spire.utils.errors import SpireError
 from espnet_spire.utils.progress import progress
 
-HISTORY = "history.jsonl"
+PLAN = "plan.json"
+# What decides the course of a run: a checkpoint is taken up with the same values only.
+COURSE = (
+    *("seed", "dtype", "lora", "num_epochs", "max_steps", "sequence_length", "packing"),
+    *("batch_sequences", "learning_rate", "warmup_steps", "final_lr_ratio", "weight_decay"),
+    *("adam_beta1", "adam_beta2", "adam_eps", "clip_grad_norm"),
+)
 
 
-@dataclass
-class SpireTrainerOptions:
-    """All that the trainer obeys; one field an option of ``spire_train``.
+class Piece(NamedTuple):
+    """One forward pass of one rank: its rows and the examples in them, in order."""
 
-    Units: ``batch_tokens`` and ``batch_examples`` are of one optimizer step over all ranks,
-    without padding; ``micro_batch_tokens`` of one forward pass, counting padding.
-    """
-
-    output_dir: str
-    model: str
-    deepspeed_config: str
-    seed: int
-    dtype: str
-    num_epochs: float
-    batch_tokens: Optional[int]
-    batch_examples: Optional[int]
-    micro_batch_tokens: Optional[int]
-    learning_rate: float
-    warmup_steps: int
-    final_lr_ratio: float
-    weight_decay: float
-    adam_beta1: float
-    adam_beta2: float
-    adam_eps: float
-    clip_grad_norm: float
-    gradient_checkpointing: bool
-    save_interval_steps: int
-    eval_interval_steps: int
-    keep_checkpoints: int
-    resume: bool
-    use_tensorboard: bool
-    ngpu: int
-
-
-class ExampleBatches:
-    """Examples in Arrow, planned into batches and padded into tensors.
-
-    Args:
-        dataset: columns ``input_ids``, ``loss_mask``, ``length``, ``task``, ``key``.
-        pad_id: id that fills up.
-    """
-
-    def __init__(self, dataset, pad_id: int) -> None:
-        self.dataset = dataset.with_format("numpy")
-        self.lengths = np.asarray(self.dataset["length"][:])
-        self.tasks = sorted(dataset.unique("task"))
-        self.pad_id = pad_id
-
-    def collate(self, indices: np.ndarray) -> Dict[str, Any]:
-        """Right-padded tensors of shape (B, L) for the given examples.
-
-        An empty selection gives one row of one padding token without loss: a rank with nothing
-        to do still takes part in collective operations.
-        """
-        if len(indices) == 0:
-            pad = torch.full((1, 2), self.pad_id)
-            return {
-                "input_ids": pad,
-                "attention_mask": torch.ones_like(pad),
-                "labels": torch.full_like(pad, IGNORE),
-                "task": [],
-                "key": [],
-            }
-        rows = self.dataset[indices]
-        longest = int(self.lengths[indices].max())
-        input_ids = torch.full((len(indices), longest), self.pad_id)
-        attention_mask = torch.zeros_like(input_ids)
-        labels = torch.full_like(input_ids, IGNORE)
-        for row, (ids, mask) in enumerate(zip(rows["input_ids"], rows["loss_mask"], strict=True)):
-            ids = torch.from_numpy(np.asarray(ids, dtype=np.int64))
-            input_ids[row, : len(ids)] = ids
-            attention_mask[row, : len(ids)] = 1
-            targets = torch.from_numpy(np.asarray(mask, dtype=bool))
-            labels[row, : len(ids)] = torch.where(targets, ids, IGNORE)
-        return {
-            "input_ids": input_ids,
-            "attention_mask": attention_mask,
-            "labels": labels,
-            "task": list(rows["task"]),
-            "key": list(rows["key"]),
-        }
-
-    def num_targets(self, indices: np.ndarray) -> int:
-        """Tokens that carry loss in these examples."""
-        return int(sum(int(mask[1:].sum()) for mask in self.dataset[indices]["loss_mask"]))
-
-
-def plan_steps(
-    lengths: np.ndarray, budget: BatchBudget, *, seed: int, num_epochs: float
-) -> List[int]:
-    """Steps of each pass; the last one may be cut short when ``num_epochs`` is not whole."""
-    counts = []
-    whole = int(num_epochs)
-    for epoch in range(whole):
-        counts.append(len(plan_pass(lengths, budget, seed=seed, epoch=epoch)))
-    rest = num_epochs - whole
-    if rest > 0:
-        count = len(plan_pass(lengths, budget, seed=seed, epoch=whole))
-        counts.append(max(1, round(rest * count)))
-    return counts
-
-
-def iter_batches(
-    lengths: np.ndarray, budget: BatchBudget, *, seed: int, steps: List[int], start: int
-) -> Iterator[np.ndarray]:
-    """Batches from global step ``start`` on: the same that an undisturbed run would see."""
-    passed = 0
-    for epoch, count in enumerate(steps):
-        if start < passed + count:
-            plan = plan_pass(lengths, budget, seed=seed, epoch=epoch)[:count]
-            yield from plan[max(0, start - passed) :]
-        passed += count
+    rows: PackedRows
+    indices: np.ndarray
 
 
 class SpireTrainer:
@@ -154,10 +60,10 @@ class SpireTrainer:
         """SpireTask has all options; AbsTask asks each trainer all the same."""
 
     @classmethod
-    def build_options(cls, args) -> SpireTrainerOptions:
-        """Take the fields of :class:`SpireTrainerOptions` from parsed arguments."""
-        names = SpireTrainerOptions.__dataclass_fields__
-        return SpireTrainerOptions(**{name: getattr(args, name) for name in names})
+    def build_options(cls, args) -> TrainingOptions:
+        """Take the fields of :class:`TrainingOptions` from parsed arguments."""
+        names = TrainingOptions.__dataclass_fields__
+        return TrainingOptions(**{name: getattr(args, name) for name in names})
 
     @classmethod
     def run(
@@ -168,7 +74,7 @@ class SpireTrainer:
         train_iter_factory,
         valid_iter_factory,
         plot_attention_iter_factory,
-        trainer_options: SpireTrainerOptions,
+        trainer_options: TrainingOptions,
         distributed_option,
     ) -> None:
         """Train until the plan is done, from the newest whole checkpoint if there is one."""
@@ -177,248 +83,174 @@ class SpireTrainer:
         if pointer is not None and pointer.finished:
             logging.info("%s is finished already", options.output_dir)
             return
-        run = _Run(options, train_iter_factory.batches, valid_iter_factory.batches)
-        run.train()
+        init_process_group(options.ngpu, distributed_option.local_rank)
+        _Run(options, train_iter_factory, valid_iter_factory).train()
+        end_process_group()
 
 
-def init_process_group(ngpu: int) -> None:
-    """Make the process group that DeepSpeed wants, also for a single process."""
-    # The shared-memory collective is compiled at first use and needs ninja; gloo does as well.
-    from deepspeed.ops import __compatible_ops__
+def make_plan(store: ExampleStore, settings: PlanSettings, path: Path, ranks: Ranks) -> Plan:
+    """Which sequences make which step; the first rank counts them once and keeps the counts."""
 
-    __compatible_ops__["deepspeed_shm_comm"] = False
-    import deepspeed
+    made_for = {**settings._asdict(), "examples": store.fingerprint}
 
-    backend = "nccl" if ngpu > 0 else "gloo"
-    if not torch.distributed.is_initialized() and "RANK" not in os.environ:
-        torch.distributed.init_process_group(
-            backend, store=torch.distributed.HashStore(), rank=0, world_size=1
-        )
-    os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed insists on it
-    deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
+    def count() -> Dict[str, Any]:
+        kept = read_json(path) if path.exists() else {}
+        if kept.get("made_for") == made_for:
+            return kept["plan"]
+        plan = Plan.build(store.lengths, len(store), settings)
+        write_json(path, {"made_for": made_for, "plan": plan.to_json()})
+        return plan.to_json()
 
-
-def read_deepspeed_config(path: str, *, dtype: str, clip: float) -> Dict[str, Any]:
-    """DeepSpeed's JSON with what our options decide filled in.
-
-    ``train_micro_batch_size_per_gpu`` and ``gradient_accumulation_steps`` are 1: batches are made
-    by tokens, and the trainer marks where a step ends. Settings that options of ours decide may
-    not stand in the file.
-    """
-    config = read_json(path)
-    ours = ("optimizer", "scheduler", "gradient_clipping", "bf16", "fp16", "train_batch_size")
-    for key in ours + ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps"):
-        if key in config:
-            raise SpireError(f"{path}: {key!r} is decided by options of spire_train; remove it")
-    config.update(
-        train_micro_batch_size_per_gpu=1,
-        gradient_accumulation_steps=1,
-        gradient_clipping=clip,
-        bf16={"enabled": dtype == "bfloat16"},
-        zero_allow_untested_optimizer=True,
-        zero_force_ds_cpu_optimizer=False,
-        steps_per_print=2**31,
-    )
-    return config
+    return Plan.from_json(store.lengths, len(store), settings, ranks.on_first(count))
 
 
 class _Run:
     """One training: model, engine, data, and the loop over steps."""
 
-    def __init__(
-        self, options: SpireTrainerOptions, train: ExampleBatches, valid: Optional[ExampleBatches]
-    ) -> None:
-        import deepspeed
-        from transformers.integrations import HfDeepSpeedConfig
-
+    def __init__(self, options: TrainingOptions, train_iter_factory, valid_iter_factory) -> None:
         self.options = options
-        self.train_data, self.valid_data = train, valid
         self.output_dir = Path(options.output_dir)
-        init_process_group(options.ngpu)
-        self.rank = torch.distributed.get_rank()
-        self.world_size = torch.distributed.get_world_size()
         self.device = torch.device("cuda" if options.ngpu > 0 else "cpu")
+        self.ranks = Ranks(self.device)
+        self.pad_id = train_iter_factory.pad_id
+        self.store, self.valid = train_iter_factory.store, valid_iter_factory.store
+        self.plan = self._plan(self.store, options.num_epochs, "train")
+        self.valid_plan = self._plan(self.valid, 1.0, "valid") if self.valid else None
+        self.total_steps = min(self.plan.total_steps, options.max_steps or self.plan.total_steps)
+        self.settings = {name: getattr(options, name) for name in COURSE}
+        self.settings.update(examples=self.store.fingerprint, total_steps=self.total_steps)
 
         config = read_deepspeed_config(
             options.deepspeed_config, dtype=options.dtype, clip=options.clip_grad_norm
         )
-        # Under ZeRO-3 transformers partitions weights while it loads them only as long as this
-        # object lives; without it its initialisation is skipped in silence.
-        self.hf_config = HfDeepSpeedConfig(config)
-        network = self._build_model()
-        # Under ZeRO-3 a parameter's own shape is that of its placeholder: (0,).
-        ranks = {p: len(getattr(p, "ds_shape", p.shape)) for p in network.parameters()}
-        decay = [p for p, rank in ranks.items() if rank > 1]
-        no_decay = [p for p, rank in ranks.items() if rank <= 1]
-        optimizer = torch.optim.AdamW(
-            [
-                {"params": decay, "weight_decay": options.weight_decay},
-                {"params": no_decay, "weight_decay": 0.0},
-            ],
-            lr=options.learning_rate,
-            betas=(options.adam_beta1, options.adam_beta2),
-            eps=options.adam_eps,
+        self.stage = zero_stage(config)
+        start = self.ranks.on_first(
+            lambda: find_start(
+                self.output_dir,
+                resume=options.resume,
+                settings=self.settings,
+                stage=self.stage,
+                world_size=self.ranks.world_size,
+            )
         )
-        self.engine, *_ = deepspeed.initialize(model=network, optimizer=optimizer, config=config)
-
-        self.budget = BatchBudget(options.batch_tokens, options.batch_examples)
-        self.steps = plan_steps(
-            train.lengths, self.budget, seed=options.seed, num_epochs=options.num_epochs
-        )
-        self.total_steps = sum(self.steps)
+        if start.reshaped:
+            config["checkpoint"] = {"load_universal": True}
+        self.engine = build_engine(options, config)
+        load(self.engine, self.output_dir, start)
         # Where in the data the run is: the rest follows from the plan.
-        self.steps_taken = 0
-        self.stop_signal: Optional[int] = None
-        self.writer = None
+        self.steps_taken = start.step
+        if start.tag is not None:
+            logging.info("resumed at step %d of %d", self.steps_taken, self.total_steps)
+        self.size = model_size(self.engine.module.lm)
+        dtype = getattr(torch, options.dtype)
+        self.peak = peak_flops(self.device, dtype, options.peak_tflops) * self.ranks.world_size
+        self.groups = sorted({*self.store.groups, *(self.valid.groups if self.valid else ())})
+        # A signal reaches one rank; all agree on it after a step, since saving is collective.
+        self.signalled = self.stopping = False
+        self.records: Optional[Records] = None
+        self.valid_loss: Optional[float] = None  # of the step just taken, if it was validated
+        self.best_loss = self._best_so_far()
 
-    def _build_model(self):
-        from transformers import AutoModelForCausalLM
-
-        from espnet_spire.model.causal_lm import CausalLMLoss
-
-        lm = AutoModelForCausalLM.from_pretrained(
-            self.options.model, dtype=getattr(torch, self.options.dtype)
+    def _plan(self, store: ExampleStore, num_epochs: float, name: str) -> Plan:
+        options = self.options
+        settings = PlanSettings(
+            sequence_length=options.sequence_length,
+            batch_sequences=options.batch_sequences,
+            packing=options.packing,
+            seed=options.seed,
+            num_epochs=num_epochs,
         )
-        if self.options.gradient_checkpointing:
-            lm.gradient_checkpointing_enable({"use_reentrant": False})
-        return CausalLMLoss(lm)
-
-    # Checkpoints --------------------------------------------------------------------------
-
-    def save(self, *, finished: bool = False) -> None:
-        """Write a checkpoint on all ranks, then move the pointer on the first."""
-        tag = f"step_{self.steps_taken}"
-        self.engine.save_checkpoint(
-            str(self.output_dir),
-            tag=tag,
-            client_state={
-                "step": self.steps_taken,
-                "total_steps": self.total_steps,
-                "rng": torch.get_rng_state(),
-            },
-            save_latest=False,
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        plan = make_plan(store, settings, self.output_dir / f"{name}_{PLAN}", self.ranks)
+        logging.info(
+            "%s: %d examples, %d steps, packing efficiency %s",
+            *(name, len(store), plan.total_steps),
+            f"{plan.efficiency:.2%}" if plan.efficiency is not None else "none (--packing false)",
         )
-        torch.distributed.barrier()
-        if self.rank == 0:
-            advance_pointer(
-                self.output_dir, tag, keep=self.options.keep_checkpoints, finished=finished
-            )
-            self._plot()
+        return plan
 
-    def resume(self) -> None:
-        """Go back to the newest whole checkpoint, if there is one."""
-        if self.rank == 0 and not self.options.resume:
-            forget_checkpoints(self.output_dir)
-        torch.distributed.barrier()
+    def _best_so_far(self) -> float:
         pointer = read_pointer(self.output_dir)
-        if self.rank == 0:
-            remove_unfinished(self.output_dir)
-        torch.distributed.barrier()
-        if pointer is None:
-            self._truncate_history(0)
-            return
-        path, state = self.engine.load_checkpoint(str(self.output_dir), tag=pointer.tag)
-        if path is None:
-            raise SpireError(f"{self.output_dir / pointer.tag}: DeepSpeed cannot load it")
-        if state["total_steps"] != self.total_steps:
-            raise SpireError(
-                f"{self.output_dir} was started with {state['total_steps']} steps in all, now there"
-                f" are {self.total_steps}: data or options changed; use another --output_dir"
-            )
-        torch.set_rng_state(state["rng"])
-        self.steps_taken = state["step"]
-        self._truncate_history(self.steps_taken)
-        logging.info("resumed at step %d of %d", self.steps_taken, self.total_steps)
-
-    # Records ------------------------------------------------------------------------------
-
-    def _truncate_history(self, step: int) -> None:
-        """Forget what was recorded after ``step``: it will be recorded again."""
-        path = self.output_dir / HISTORY
-        if self.rank != 0 or not path.exists():
-            return
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-        with atomic_write(path) as stream:
-            stream.write("".join(kept))
-
-    def _record(self, entry: Dict[str, Any]) -> None:
-        if self.rank != 0:
-            return
-        with open(self.output_dir / HISTORY, "a", encoding="utf-8") as stream:
-            stream.write(json.dumps(entry) + "\n")
-        if self.writer is not None:
-            for name, value in entry.items():
-                if name != "step" and isinstance(value, (int, float)):
-                    self.writer.add_scalar(name, value, entry["step"])
-
-    def _plot(self) -> None:
-        from espnet_spire.utils.plots import plot_loss
-
-        if (self.output_dir / HISTORY).exists():
-            title = f"{self.output_dir.name}: loss"
-            plot_loss(self.output_dir / HISTORY, self.output_dir / "loss.png", title)
+        return pointer.best.valid_loss if pointer and pointer.best else math.inf
 
     # The loop -----------------------------------------------------------------------------
 
     def train(self) -> None:
         """Take all steps that are left."""
         options = self.options
-        self.output_dir.mkdir(parents=True, exist_ok=True)
-        self.resume()
-        if options.use_tensorboard and self.rank == 0:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.writer = SummaryWriter(str(self.output_dir / "tensorboard"))
+        if self.ranks.rank == 0:
+            self.records = Records(
+                self.output_dir,
+                step=self.steps_taken,
+                interval=options.save_interval_steps,
+                log_interval=options.log_interval,
+                tensorboard=options.use_tensorboard,
+            )
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, self._on_signal)
-        batches = iter_batches(
-            self.train_data.lengths,
-            self.budget,
-            seed=options.seed,
-            steps=self.steps,
-            start=self.steps_taken,
-        )
         # Closed also when an error ends the loop: the error's line is to be the last.
         with progress(
             total=self.total_steps,
             initial=self.steps_taken,
             desc=self.output_dir.name,
             unit="step",
+            disable=self.ranks.rank != 0,
         ) as bar:
-            for batch in batches:
-                entry = self._step(batch)
+            for sequences in self.plan.batches(self.steps_taken):
+                if self.steps_taken >= self.total_steps:
+                    break
+                entry = self._step(sequences)
                 self.steps_taken += 1
-                step = self.steps_taken
-                self._record({"step": step, **entry})
-                bar.set_postfix(loss=f"{entry['loss']:.3f}", refresh=False)
+                self._add({"step": self.steps_taken, **entry})
+                bar.set_postfix_str(_postfix(entry), refresh=False)
                 bar.update()
-                last = step == self.total_steps
-                if self.valid_data is not None and (
-                    last or step % options.eval_interval_steps == 0
-                ):
-                    self._record({"step": step, **self._validate()})
-                if self._stop_wanted():
-                    self.save()
-                    raise SpireError(
-                        f"stopped by a signal at step {step}; start the same command again to go on"
-                    )
-                if not last and step % options.save_interval_steps == 0:
-                    self.save()
-        self.save(finished=True)
+                self._after_step()
+        self._save(finished=True)
+        if self.records is not None:
+            self.records.close()
 
-    def _on_signal(self, number: int, _frame) -> None:
-        self.stop_signal = number
+    def _after_step(self) -> None:
+        """Validate, save and stop, where it is time for it."""
+        options, step = self.options, self.steps_taken
+        last = step == self.total_steps
+        self.valid_loss = None
+        if self.valid_plan is not None and (last or step % options.eval_interval_steps == 0):
+            entry = self._validate()
+            self._add({"step": step, **entry})
+            self.valid_loss = entry["valid_loss"]
+        best = self.valid_loss is not None and self.valid_loss < self.best_loss
+        self.best_loss = min(self.best_loss, self.valid_loss if best else math.inf)
+        if not last and (self.stopping or best or step % options.save_interval_steps == 0):
+            self._save()
+        if self.stopping and not last:
+            raise SpireError(
+                f"stopped by a signal at step {step}; start the same command again to go on"
+            )
 
-    def _stop_wanted(self) -> bool:
-        """Whether any rank got a signal; all must agree, since saving is collective."""
-        if self.world_size == 1:
-            return self.stop_signal is not None
-        flag = torch.tensor([float(self.stop_signal is not None)], device=self.device)
-        torch.distributed.all_reduce(flag)
-        return bool(flag.item())
+    def _on_signal(self, _number: int, _frame) -> None:
+        self.signalled = True
 
-    def _step(self, batch: np.ndarray) -> Dict[str, Any]:
+    def _add(self, entry: Dict[str, Any]) -> None:
+        if self.records is not None:
+            self.records.add(entry)
+
+    def _save(self, *, finished: bool = False) -> None:
+        save(
+            self.engine,
+            self.ranks,
+            self.output_dir,
+            step=self.steps_taken,
+            facts={"settings": self.settings, "zero_stage": self.stage},
+            keep=self.options.keep_checkpoints,
+            valid_loss=self.valid_loss,
+            finished=finished,
+        )
+        if self.records is not None:
+            self.records.draw()
+
+    # One step -----------------------------------------------------------------------------
+
+    def _step(self, sequences: List[np.ndarray]) -> Dict[str, Any]:
         """One optimizer step; the loss is a mean over the target tokens of the global batch."""
         options, started = self.options, time.perf_counter()
         rate = learning_rate(
@@ -430,76 +262,103 @@ class _Run:
         )
         for group in self.engine.optimizer.param_groups:
             group["lr"] = rate
-        num_targets = self.train_data.num_targets(batch)
-        pieces = micro_batches(batch, self.train_data.lengths, options.micro_batch_tokens)
-        pieces = share_of_rank(pieces, self.rank, self.world_size)
+        # Dropout (LoRA has it) depends on the step alone: nothing random has to be saved.
+        state = np.random.SeedSequence([options.seed, self.steps_taken, self.ranks.rank])
+        torch.manual_seed(int(state.generate_state(1, np.uint64)[0] >> 1))
+        everything = np.concatenate(sequences)
+        lengths = self.store.lengths(everything)
+        num_targets = int(self.store.num_targets(everything).sum())
+        losses = GroupLosses(self.groups)
         self.engine.train()
-        sums = self._empty_sums()
-        for number, piece in enumerate(pieces):
-            data = self.train_data.collate(piece)
-            output = self.engine(**self._tensors(data))
-            self.engine.set_gradient_accumulation_boundary(number == len(pieces) - 1)
+        pieces = self._pieces(self.store, sequences)
+        for number, piece in enumerate(one_ahead(self._collated(self.store, pieces))):
+            output = self._forward(piece)
+            last = number == len(pieces) - 1
+            self.engine.set_gradient_accumulation_boundary(last)
             # DeepSpeed averages gradients over ranks; the sum over ranks is wanted.
-            self.engine.backward(output.loss_sum * (self.world_size / num_targets))
+            self.engine.backward(output.loss_sum * (self.ranks.world_size / num_targets))
+            self._count(losses, self.store, piece, output)
+            if last:
+                report = self._report(losses)
+                norm = unclipped_norm(self.engine) if self.stage == 0 else None
             self.engine.step()
-            self._add(sums, data["task"], output, data["key"])
-        report = self._report(sums)
-        norm = self.engine.get_global_grad_norm()
+        norm = norm or float(self.engine.get_global_grad_norm())
+        if not math.isfinite(norm):
+            raise SpireError(
+                f"gradient norm is {norm} at step {self.steps_taken + 1}, although the loss is"
+                " finite; the last checkpoint is intact: lower --learning_rate"
+            )
+        memory, stop = self.ranks.max([memory_gib(self.device), float(self.signalled)])
+        self.stopping = bool(stop)
         seconds = time.perf_counter() - started
+        flops = step_flops(self.size, lengths, num_targets)
         return {
             **report,
             "lr": rate,
-            "grad_norm": float(norm) if norm is not None else None,
-            "tokens_per_second": round(float(self.train_data.lengths[batch].sum()) / seconds, 1),
+            "grad_norm": norm,
+            "tokens_per_second": round(float(lengths.sum()) / seconds, 1),
+            "target_tokens_per_second": round(num_targets / seconds, 1),
+            "share_of_peak": round(flops / seconds / self.peak, 4) if self.peak else None,
+            "memory_gib": round(memory, 3),
         }
+
+    def _pieces(self, store: ExampleStore, sequences: List[np.ndarray]) -> List[List[np.ndarray]]:
+        """The forward passes of this rank."""
+        world_size = self.ranks.world_size
+        lengths = np.array([store.lengths(sequence).sum() for sequence in sequences])
+        pieces = micro_batches(
+            sequences, lengths, self.options.micro_batch_tokens, world_size=world_size
+        )
+        return share_of_rank(pieces, self.ranks.rank, world_size)
+
+    def _collated(self, store: ExampleStore, pieces: List[List[np.ndarray]]) -> Iterator[Piece]:
+        for piece in pieces:
+            indices = np.concatenate(piece) if piece else np.array([], dtype=np.int64)
+            yield Piece(collate(documents_of(store, piece), self.pad_id), indices)
+
+    def _forward(self, piece: Piece):
+        tensors = {k: v.to(self.device) for k, v in piece.rows._asdict().items()}
+        return self.engine(**tensors, num_documents=len(piece.indices))
+
+    def _count(self, losses: GroupLosses, store: ExampleStore, piece: Piece, output) -> None:
+        groups = [self.groups.index(store.groups[store.group(i)]) for i in piece.indices]
+        losses.add(
+            groups,
+            output.document_loss.float().cpu().numpy(),
+            store.num_targets(piece.indices),
+            keys=lambda which: [store.key(piece.indices[n]) for n in which],
+        )
+
+    def _report(self, losses: GroupLosses) -> Dict[str, float]:
+        """Losses over all ranks; one that is not finite ends the run before a step is taken."""
+        losses.sums = self.ranks.sum(torch.from_numpy(losses.sums)).numpy()
+        if not np.isfinite(losses.sums).all():
+            bad = self.ranks.gather(losses.not_finite)
+            named = "; ".join(
+                f"rank {rank}: {', '.join(keys[:5])}{' …' if len(keys) > 5 else ''}"
+                for rank, keys in enumerate(bad)
+                if keys
+            )
+            raise SpireError(
+                f"loss is not finite at step {self.steps_taken + 1}: {named}; the last checkpoint"
+                " is intact: look at these examples, or lower --learning_rate"
+            )
+        return losses.report()
 
     @torch.no_grad()
     def _validate(self) -> Dict[str, Any]:
         """Loss over the whole validation set."""
         self.engine.eval()
-        everything = np.arange(len(self.valid_data.lengths))
-        tokens = self.options.micro_batch_tokens or self.options.batch_tokens
-        pieces = micro_batches(everything, self.valid_data.lengths, tokens)
-        sums = self._empty_sums()
-        for piece in share_of_rank(pieces, self.rank, self.world_size):
-            data = self.valid_data.collate(piece)
-            self._add(sums, data["task"], self.engine(**self._tensors(data)), data["key"])
-        return {f"valid_{name}": value for name, value in self._report(sums).items()}
+        losses = GroupLosses(self.groups)
+        for sequences in self.valid_plan.batches(0):
+            pieces = self._pieces(self.valid, sequences)
+            for piece in one_ahead(self._collated(self.valid, pieces)):
+                self._count(losses, self.valid, piece, self._forward(piece))
+        return {f"valid_{name}": value for name, value in self._report(losses).items()}
 
-    def _tensors(self, data: Dict[str, Any]) -> Dict[str, torch.Tensor]:
-        return {k: v.to(self.device) for k, v in data.items() if isinstance(v, torch.Tensor)}
 
-    def _all_tasks(self) -> List[str]:
-        """Every task of the data: ranks whose batch lacks one report it all the same."""
-        valid = self.valid_data.tasks if self.valid_data is not None else []
-        return sorted({*self.train_data.tasks, *valid})
-
-    def _empty_sums(self) -> torch.Tensor:
-        return torch.zeros(len(self._all_tasks()), 2, dtype=torch.float64)
-
-    def _add(self, sums: torch.Tensor, tasks: List[str], output, keys: List[str]) -> None:
-        names = self._all_tasks()
-        losses, counts = output.example_loss.tolist(), output.example_targets.tolist()
-        if not np.isfinite(losses).all():
-            bad = [key for key, loss in zip(keys, losses, strict=False) if not np.isfinite(loss)]
-            raise SpireError(
-                f"loss is not finite at step {self.steps_taken + 1}, rank {self.rank}, examples"
-                f" {', '.join(bad[:5])}; the last checkpoint is intact: lower --learning_rate"
-            )
-        # An empty share has one row of padding and no task.
-        for task, loss, count in zip(tasks, losses, counts, strict=False):
-            row = names.index(task)
-            sums[row, 0] += loss
-            sums[row, 1] += count
-
-    def _report(self, sums: torch.Tensor) -> Dict[str, float]:
-        """Loss a target token over all ranks, in all and for each task that occurred."""
-        if self.world_size > 1:
-            sums = sums.to(self.device)
-            torch.distributed.all_reduce(sums)
-            sums = sums.cpu()
-        report = {"loss": float(sums[:, 0].sum() / sums[:, 1].sum())}
-        for name, (loss, count) in zip(self._all_tasks(), sums.tolist(), strict=True):
-            if count > 0:
-                report[f"loss_{name}"] = loss / count
-        return report
+def _postfix(entry: Dict[str, Any]) -> str:
+    share = entry["share_of_peak"]
+    return f"loss={entry['loss']:.3f}, {entry['tokens_per_second']:.0f} tok/s" + (
+        f", {share:.0%} of peak" if share else ""
+    )

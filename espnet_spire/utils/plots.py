@@ -1,9 +1,6 @@
-"""Pictures of a run: how evenly the units are used, and how the loss fell. PNG, no display."""
+"""Pictures of units: how evenly they are used, and how k-means found them. PNG, no display."""
 
-import json
-import math
-from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Sequence
+from typing import Any, Dict, NamedTuple, Sequence
 
 import numpy as np
 
@@ -72,87 +69,6 @@ def plot_unit_use(counts: Sequence[int], path: PathLike, title: str) -> UnitUse:
     )
     save_figure(figure, path)
     return use
-
-
-def read_history(path: PathLike) -> Dict[str, Dict[int, float]]:
-    """Read JSON lines ``{"step", "loss", …}`` and ``{"step", "valid_loss"}``.
-
-    A step that is there twice (a resumed run) counts as it was last; a last line without its end
-    (a killed run) is left out, as are values that are not finite.
-
-    Returns:
-        ``{"loss": {step: value}, "valid_loss": {step: value}}``, steps ascending.
-
-    Raises:
-        SpireError: missing file, a line that is not such JSON, or no loss at all.
-    """
-    curves: Dict[str, Dict[int, float]] = {"loss": {}, "valid_loss": {}}
-    try:
-        lines = Path(path).read_bytes().split(b"\n")
-    except FileNotFoundError:
-        raise SpireError(f"{path}: no such file") from None
-    # What follows the last newline is empty, or half a line that a killed run left.
-    for number, line in enumerate(lines[:-1], 1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-            step = int(entry["step"])
-            for name, curve in curves.items():
-                if entry.get(name) is not None and math.isfinite(float(entry[name])):
-                    curve[step] = float(entry[name])
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise SpireError(
-                f'{path}, line {number}: {{"step": …, "loss": …}} was expected ({error!r})'
-            ) from None
-    if not any(curves.values()):
-        raise SpireError(f"{path}: there is no loss in it")
-    return {name: dict(sorted(curve.items())) for name, curve in curves.items()}
-
-
-def smooth(values: Sequence[float], window: int) -> List[float]:
-    """Centred moving average; at the ends over the values there are.
-
-    >>> smooth([0.0, 3.0, 6.0, 0.0], 3)
-    [1.5, 3.0, 3.0, 3.0]
-    """
-    sums = np.concatenate([[0.0], np.cumsum(np.asarray(values, dtype=np.float64))])
-    n, half = len(values), window // 2
-    low = np.maximum(np.arange(n) - half, 0)
-    high = np.minimum(np.arange(n) + half + 1, n)
-    return ((sums[high] - sums[low]) / (high - low)).tolist()
-
-
-def plot_loss(history_jsonl: PathLike, path: PathLike, title: str) -> None:
-    """Draw training loss (faint: each step; dark: smoothed) and validation loss by step."""
-    curves = read_history(history_jsonl)
-    train, valid = curves["loss"], curves["valid_loss"]
-    figure, axes = _axes()
-    facts = []
-    if train:
-        steps, values = list(train), list(train.values())
-        smoothed = smooth(values, max(1, len(values) // 25) | 1)
-        axes.plot(steps, values, color=RAW, linewidth=0.8, label="training, each report")
-        axes.plot(steps, smoothed, color=LINE, linewidth=1.8, label="training, smoothed")
-        facts.append(f"training loss {smoothed[0]:.3f} → {smoothed[-1]:.3f}")
-    if valid:
-        axes.plot(
-            list(valid),
-            list(valid.values()),
-            color=VALID,
-            marker="o",
-            markersize=4,
-            linewidth=1.5,
-            label="validation",
-        )
-        facts.append(
-            f"validation loss {list(valid.values())[-1]:.3f}, best {min(valid.values()):.3f}"
-        )
-    axes.set_xlabel("optimizer step")
-    axes.set_ylabel("loss (nats per target token)")
-    axes.legend(frameon=False)
-    _titles(axes, title, ", ".join(facts))
-    save_figure(figure, path)
 
 
 def plot_unit_totals(
@@ -258,6 +174,7 @@ def plot_kmeans(
 
 
 def new_figure(size):
+    """A figure of ``size`` inches that touches no global state of matplotlib."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -295,6 +212,7 @@ def _titles(axes, title: str, facts: str) -> None:
 
 
 def save_figure(figure, path: PathLike) -> None:
+    """Write a PNG, atomically and with the same bytes for the same figure."""
     with atomic_write(path, "wb") as stream:
         # No "Software" entry: the same run gives the same bytes.
         figure.savefig(stream, format="png", metadata={"Software": None})

@@ -13,6 +13,7 @@ def progress(
     desc: str = "",
     unit: str = "it",
     initial: int = 0,
+    disable: bool = False,
 ) -> tqdm:
     """A tqdm bar on stderr; outside a terminal it speaks up at most every ten seconds."""
     terminal = sys.stderr.isatty()
@@ -22,6 +23,7 @@ def progress(
         desc=desc,
         unit=unit,
         initial=initial,
+        disable=disable,
         dynamic_ncols=terminal,
         ncols=None if terminal else 100,
         mininterval=0.2 if terminal else 10.0,

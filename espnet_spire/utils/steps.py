@@ -14,6 +14,7 @@ The record lies beside the first output, so runs with other names or directories
 
 import hashlib
 import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -26,7 +27,7 @@ from espnet_spire.utils.errors import SpireError
 # Larger files are known by size and modification time.
 _HASHED_BYTES = 64 * 2**20
 # Options that change how fast a result comes and not what it is.
-VOLATILE = ("--nj", "--num_shards", "--num_threads", "--device", "--log_level")
+VOLATILE = ("--nj", "--num_shards", "--num_threads", "--device", "--ngpu", "--log_level")
 
 
 def _fingerprint_file(path: Path) -> str:
@@ -142,6 +143,28 @@ def record_seconds(expdir: PathLike, name: str, seconds: float) -> None:
     write_json(path, times)
 
 
+def _run(command: Sequence[str]) -> int:
+    """Run a command to its end and return its exit status.
+
+    SIGTERM and SIGUSR1, with which schedulers announce the end, are passed on: the command saves
+    what it has, and the step ends when it has.
+    """
+    process = subprocess.Popen(command)
+    passed_on = (signal.SIGTERM, signal.SIGUSR1)
+    before = {number: signal.getsignal(number) for number in passed_on}
+    try:
+        for number in passed_on:
+            signal.signal(number, lambda number, _frame: process.send_signal(number))
+        return process.wait()
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def run_step(
     name: str,
     command: Sequence[str],
@@ -151,6 +174,7 @@ def run_step(
     outputs: Sequence[PathLike],
     hint: str = "",
     in_place: bool = False,
+    launcher: Sequence[str] = (),
 ) -> int:
     """Run ``command`` unless it is up to date; see the module's description.
 
@@ -162,6 +186,8 @@ def run_step(
         outputs: files and directories that it leaves.
         hint: what to do when an input is missing.
         in_place: the command itself brings outputs of the past up to date; they stay in place.
+        launcher: words before the command that say where it runs (``torchrun …``) and not what it
+            does: with others the step goes on.
 
     Returns:
         exit status of the command, 0 when there was nothing to do.
@@ -187,9 +213,9 @@ def run_step(
     print(f"  {name}{': going on' if spent else ''}", flush=True)
     started = time.monotonic()
     try:
-        status = subprocess.run(list(command)).returncode
-    except FileNotFoundError:
-        raise SpireError(f"step '{name}': {command[0]} is not installed") from None
+        status = _run([*launcher, *command])
+    except FileNotFoundError as error:
+        raise SpireError(f"step '{name}': {error.filename} is not installed") from None
     finally:
         spent += time.monotonic() - started
         write_json(record_path, {"fingerprint": current, "finished": False, "seconds": spent})

@@ -1,14 +1,15 @@
 """Entry points around mixtures, and the plot of units."""
 
 import json
+import shutil
 import subprocess
 import sys
 
 import pytest
 import yaml
-from helpers_lm import UNITS_NAME, process_environment
+from helpers_lm import SENTENCES, UNITS_NAME, process_environment
 
-from espnet_spire.bin import make_examples, mixture_inputs, plot_units
+from espnet_spire.bin import export_mixture, make_examples, mixture_inputs, plot_units
 from espnet_spire.utils.errors import SpireError
 
 
@@ -39,9 +40,35 @@ def test_make_examples(mixture, lm_dir, lm_base, tmp_path, capsys):
     command = ["--mixture", mixture, "--units_name", UNITS_NAME, "--out", str(tmp_path / "o")]
     make_examples.main([*command, "--model", str(lm_dir)])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].split()[:3] == ["asr", "asr", "24"] and lines[-1].split()[:2] == ["total", "48"]
+    assert lines[1].split()[:3] == ["asr", "asr", "24"] and lines[3].split()[:2] == ["total", "48"]
+    assert lines[-1].split()[:3] == ["st", "en-de", "24"]
     with pytest.raises(SpireError, match="spire.json: no such file; make the model with"):
         make_examples.main([*command, "--model", str(lm_base)])
+
+
+def test_dumpdir_moves_a_mixture(lm_data, lm_dir, tmp_path, capsys):
+    mixture = tmp_path / "mix.yaml"
+    source = {"name": "asr", "task": "asr", "data_dir": f"{{dumpdir}}/{lm_data.name}"}
+    mixture.write_text(yaml.safe_dump({"format": "plain", "sources": [source]}))
+    common = ["--mixture", str(mixture), "--units_name", UNITS_NAME]
+    common += ["--dumpdir", str(lm_data.parent)]
+    mixture_inputs.main(common)
+    assert capsys.readouterr().out.splitlines() == [f"{lm_data}/text", f"{lm_data}/{UNITS_NAME}"]
+    out = str(tmp_path / "out")
+    make_examples.main([*common, "--model", str(lm_dir), "--out", out, "--nj", "2"])
+    export_mixture.main([*common, "--examples", out, "--out", str(tmp_path / "o.jsonl")])
+    assert capsys.readouterr().out.splitlines()[-1] == f"24 examples in {tmp_path}/o.jsonl"
+    first = json.loads((tmp_path / "o.jsonl").read_text().splitlines()[0])
+    assert first["text"].endswith(f"\nEnglish: {SENTENCES[0]}") and first["key"] == "asr:utt000"
+
+
+def test_a_tokenizer_and_its_spire_json_that_disagree(mixture, lm_dir, tmp_path):
+    model = shutil.copytree(lm_dir, tmp_path / "model")
+    known = json.loads((model / "spire.json").read_text())
+    (model / "spire.json").write_text(json.dumps({**known, "num_units": 21}))
+    command = ["--mixture", mixture, "--units_name", UNITS_NAME, "--out", str(tmp_path / "o")]
+    with pytest.raises(SpireError, match="the tokenizer has 20 units, spire.json says 21"):
+        make_examples.main([*command, "--model", str(model)])
 
 
 def test_plot_units(tmp_path, capsys):
@@ -62,9 +89,10 @@ def test_plot_units(tmp_path, capsys):
 def test_parsers_import_nothing_heavy():
     code = """
 import sys
-from espnet_spire.bin import export, make_examples, mixture_inputs, plot_units
+from espnet_spire.bin import export, export_mixture, make_examples, mixture_inputs, plot_units
 from espnet_spire.bin import pseudo_label, spire_inference, spire_train
-for module in (export, make_examples, mixture_inputs, plot_units, pseudo_label, spire_inference):
+modules = (export, export_mixture, make_examples, mixture_inputs, plot_units, pseudo_label)
+for module in (*modules, spire_inference):
     module.get_parser()
 print([name for name in ("torch", "transformers", "espnet2", "datasets") if name in sys.modules])
 """

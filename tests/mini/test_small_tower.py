@@ -6,7 +6,6 @@ from helpers_lm import GERMAN, SENTENCES
 
 from espnet_spire.mini.small_tower import (
     SmallTowerConfig,
-    pad_batch,
     train_small_tower,
     train_tokenizer,
     training_texts,
@@ -58,19 +57,10 @@ def test_a_tokenizer_in_llamas_layout(tmp_path):
         assert (tmp_path / "t" / name).exists()
 
 
-def test_padding():
-    batch = pad_batch([[5, 2, 9], [7]], pad_id=2)
-    assert batch["input_ids"].tolist() == [[5, 2, 9], [7, 2, 2]]
-    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
-    # An end token that was written is learnt, padding with the same id is not.
-    assert batch["labels"].tolist() == [[5, 2, 9], [7, -100, -100]]
-
-
 def small(**changes):
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
-    return SmallTowerConfig(
-        **sizes, vocab_size=330, num_attention_heads=2, batch_tokens=300, **changes
-    )
+    batches = {"sequence_length": 100, "batch_sequences": 3, "micro_batch_tokens": 200}
+    return SmallTowerConfig(**sizes, **batches, vocab_size=330, num_attention_heads=2, **changes)
 
 
 def test_training_gives_a_hugging_face_directory_and_is_repeatable(dirs, tmp_path):

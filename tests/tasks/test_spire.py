@@ -1,10 +1,16 @@
 """Options of the ESPnet task: what it obeys, and what it refuses."""
 
+from pathlib import Path
+
 import pytest
+import yaml
 
 from espnet_spire.bin import spire_train
-from espnet_spire.tasks.spire import UNUSED, ExampleIterFactory, SpireTask
+from espnet_spire.tasks.spire import POSITIVE, UNUSED, ExampleIterFactory, SpireTask
+from espnet_spire.train.engine import read_deepspeed_config
 from espnet_spire.utils.errors import SpireError
+
+CONF = Path(__file__).parents[2] / "conf"
 
 
 @pytest.fixture
@@ -14,7 +20,7 @@ def options(tmp_path, lm_dir):
     return [
         *("--ngpu", "0", "--output_dir", str(tmp_path / "run"), "--model", str(lm_dir)),
         *("--train_examples", str(tmp_path / "ex"), "--deepspeed_config", str(config)),
-        *("--batch_examples", "2"),
+        *("--batch_sequences", "2"),
     ]
 
 
@@ -42,7 +48,9 @@ def test_defaults_of_unused_options_are_hidden_in_help():
     assert set(UNUSED) <= known | {"use_deepspeed", "deepspeed_config"}
 
 
-@pytest.mark.parametrize("name", ["output_dir", "model", "train_examples", "deepspeed_config"])
+@pytest.mark.parametrize(
+    "name", ["output_dir", "model", "train_examples", "deepspeed_config", "batch_sequences"]
+)
 def test_required_options(options, name, capsys):
     position = options.index(f"--{name}")
     with pytest.raises(SystemExit) as caught:
@@ -51,9 +59,36 @@ def test_required_options(options, name, capsys):
     assert f"the following arguments are required: --{name}" in capsys.readouterr().err
 
 
-def test_a_budget_is_required(options):
-    with pytest.raises(SpireError, match="give --batch_tokens, --batch_examples or both"):
-        spire_train.main(options[:-2])
+@pytest.mark.parametrize("name", POSITIVE)
+def test_what_must_be_above_zero(options, name):
+    with pytest.raises(SpireError, match=f"--{name} 0(.0)?: must be above 0"):
+        spire_train.main([*options, f"--{name}", "0"])
+
+
+def test_lora_by_config_and_by_option(options, tmp_path):
+    config = tmp_path / "train.yaml"
+    config.write_text("lora:\n    r: 8\n    alpha: 16\n")
+    words = [*options, "--config", str(config), "--lora", "alpha=32"]
+    assert spire_train.get_parser().parse_args(words).lora == {"r": 8, "alpha": 32}
+    assert spire_train.get_parser().parse_args(options).lora is None
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("*train_*.yaml")), ids=lambda path: path.name)
+def test_the_configs_of_the_project_are_options(options, path):
+    """Nothing in them is unknown, and each says what it needs."""
+    parser = spire_train.get_parser()
+    args = parser.parse_args([*options, "--config", str(path)])
+    SpireTask.check_required_command_args(args)
+    for name, value in yaml.safe_load(path.read_text()).items():
+        if name != "batch_sequences":  # the command line says it here
+            assert getattr(args, name) == value
+    assert "Needs" in path.read_text() and args.dist_backend == "gloo"
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("ds_zero*.json")), ids=lambda path: path.name)
+def test_the_deepspeed_files_of_the_project(path):
+    config = read_deepspeed_config(path, dtype="bfloat16", clip=1.0)
+    assert f"zero{config['zero_optimization']['stage']}" in path.name
 
 
 def test_an_unknown_option(options, capsys):
@@ -82,4 +117,4 @@ def test_parts_of_abs_task_that_have_no_meaning_here():
     with pytest.raises(SpireError, match="AutoModelForCausalLM"):
         SpireTask.build_model_from_file()
     with pytest.raises(RuntimeError, match="by steps"):
-        ExampleIterFactory(None).build_iter(1)
+        ExampleIterFactory(None, 0).build_iter(1)

@@ -1,35 +1,45 @@
-"""The extended vocabulary: ids, tokenizers in step, and how the new rows were drawn."""
+"""Bases of every kind, extended: ids, text, units between text, files, models, refusals."""
 
 import hashlib
 import json
+import logging
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import sentencepiece
 import torch
+from helpers_bases import KINDS, make_kind, read_json, write_json
 from safetensors.numpy import load_file
 
 from espnet_spire.bin import extend_vocabulary as command
-from espnet_spire.text.prompts import Turn, multi_turn_st_conversation
+from espnet_spire.text.prompts import (
+    Turn,
+    asr_plain,
+    chatml_pieces,
+    chatml_prompt,
+    multi_turn_st_conversation,
+)
 from espnet_spire.text.vocabulary import (
     describe_units,
-    draw_rows,
-    extend_model,
-    extend_tokenizer_json,
     extend_vocabulary,
-    new_tokens,
-    padded_rows,
+    find_base,
     read_spire_json,
 )
-from espnet_spire.train.examples import encode_chatml_prompt
 from espnet_spire.units.codebook import Codebook, codebook_identity, save_codebook
 from espnet_spire.units.subwords import learn_unit_bpe
 from espnet_spire.utils.errors import SpireError
 
 K = 20
-TEXT = "The cat sat on  the mat.\nGerman: die Katze, 今天 12 \t ü"
+MEGATRON = ["<CLS>", "<EOD>", "<MASK>", "<PAD>", "<SEP>"]
+CHATML = ["<|im_end|>", "<|im_start|>"]
+TEXTS = [
+    "The cat sat on  the mat.\nGerman: die Katze, 今天 12 \t ü",
+    *("", " ", "\n\n", "a  b   c", "Zwölf — «été» 한국어 🙂 e\u0301 ﬁ", "x\r\ny\r\n\r\n z"),
+    *("<s>x</s> <|endoftext|>y<eos>\n<start_of_turn>", "we'll DON'T 12345 \u2028 \ufeff"),
+]
 
 
 def tokenizer_of(model):
@@ -42,6 +52,36 @@ def unit(number):
     return chr(0xF0000 + number)
 
 
+def ids_of(tokenizer, text):
+    return tokenizer(text, add_special_tokens=False).input_ids
+
+
+class Made(NamedTuple):
+    """A base and what was made of it."""
+
+    kind: str
+    base: Path
+    out: Path
+    tokenizer: object
+    size: int
+    first: int
+
+
+_MADE = {}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def made(request, tmp_path_factory):
+    """Each kind of base with 20 units, seed 3; 7 rows of the base belong to no token."""
+    if request.param not in _MADE:
+        folder = tmp_path_factory.mktemp(request.param)
+        base, out = make_kind(request.param, folder / "base", surplus=7), folder / "out"
+        extend_vocabulary(base, K, out, seed=3)
+        size = len(tokenizer_of(base))
+        _MADE[request.param] = Made(request.param, base, out, tokenizer_of(out), size, size + 5)
+    return _MADE[request.param]
+
+
 @pytest.fixture(scope="module")
 def base_size(base_model):
     return sentencepiece.SentencePieceProcessor(
@@ -49,147 +89,354 @@ def base_size(base_model):
     ).vocab_size()
 
 
-# The arithmetic of the released models ------------------------------------------------------
+# Ids ----------------------------------------------------------------------------------------
 
 
-def test_layout_of_llama_2_with_5000_units():
-    tokens = new_tokens(5000)
-    assert tokens[:5] == ["<CLS>", "<EOD>", "<MASK>", "<PAD>", "<SEP>"]
-    assert tokens[5] == "\U000f0000" and tokens[5004] == "\U000f1387"
-    assert tokens[5005:] == ["<|im_end|>", "<|im_start|>"]
-    assert 32000 + len(tokens) == 37007
-    assert padded_rows(37007) == 37056 == 579 * 64
-    assert [padded_rows(n) for n in (1, 64, 65)] == [64, 64, 128]
+def test_ids_in_order(made):
+    own = CHATML if made.kind in ("eurollm", "qwen") else []
+    assert len(made.tokenizer) == made.size + 5 + K + 2 - len(own)
+    ids = made.tokenizer.convert_tokens_to_ids
+    assert ids(MEGATRON) == list(range(made.size, made.size + 5))
+    assert ids([unit(number) for number in range(K)]) == list(range(made.first, made.first + K))
+    if own:
+        assert ids(CHATML) == tokenizer_of(made.base).convert_tokens_to_ids(CHATML)
+        assert max(ids(CHATML)) < made.size
+    else:
+        assert ids(CHATML) == [made.first + K, made.first + K + 1]
 
 
-# Files --------------------------------------------------------------------------------------
-
-
-def test_ids_in_order(extended_model, base_size):
-    tokenizer = tokenizer_of(extended_model)
-    assert len(tokenizer) == base_size + 5 + K + 2
-    ids = tokenizer.convert_tokens_to_ids
-    assert [ids(unit(number)) for number in range(K)] == list(
-        range(base_size + 5, base_size + 5 + K)
-    )
-    specials = ["<CLS>", "<EOD>", "<MASK>", "<PAD>", "<SEP>"]
-    assert [ids(token) for token in specials] == list(range(base_size, base_size + 5))
-    assert ids("<|im_end|>") == base_size + 5 + K
-    assert ids("<|im_start|>") == base_size + 5 + K + 1
-
-
-def test_each_unit_is_exactly_one_id(extended_model, base_size):
-    tokenizer = tokenizer_of(extended_model)
-    first = base_size + 5
-    order = np.random.default_rng(0).permutation(K).tolist() + [4, 4, 4]
-    units = "".join(map(unit, order))
-    for text in (units, f"a{units}b", f" {units} ", f"Speech: {units}\nEnglish:"):
-        ids = tokenizer(text, add_special_tokens=False).input_ids
-        assert [i - first for i in ids if first <= i < first + K] == order
-        alone = tokenizer(text.replace(units, ""), add_special_tokens=False).input_ids
-        assert len(ids) <= len(alone) + len(order) + 1  # at most one piece of text split in two
-        assert tokenizer.decode(ids).strip() == text.strip()
-
-
-def test_text_as_before(extended_model, base_model):
-    before, after = tokenizer_of(base_model), tokenizer_of(extended_model)
-    for text in (TEXT, "", " ", "\n\n", "<s>x</s>", "a  b   c", "Zwölf — «été» 한국어 🙂"):
-        assert before(text).input_ids == after(text).input_ids
-
-
-def test_sentencepiece_file_in_step(extended_model, base_model, base_size):
-    sp = sentencepiece.SentencePieceProcessor(model_file=f"{extended_model}/tokenizer.model")
-    old = sentencepiece.SentencePieceProcessor(model_file=f"{base_model}/tokenizer.model")
-    tokenizer = tokenizer_of(extended_model)
-    assert sp.vocab_size() == len(tokenizer)
-    assert [sp.id_to_piece(i) for i in range(base_size)] == [
-        old.id_to_piece(i) for i in range(base_size)
-    ]
-    for index in range(sp.vocab_size()):
-        assert sp.id_to_piece(index) == tokenizer.convert_ids_to_tokens(index)
-    units = unit(3) + unit(0) + unit(19) + unit(19)
-    for text in (TEXT, units, f"Speech:{units}\nEnglish: the cat", f"Speech: {units}\nGerman:"):
-        assert sp.encode(text) == tokenizer(text, add_special_tokens=False).input_ids
-
-
-def test_chat_template_gives_the_ids_of_training(extended_model):
-    tokenizer = tokenizer_of(extended_model)
-    turns = multi_turn_st_conversation([3, 0, 19], "the cat sat", "de", "die Katze")
-    for conversation in (turns[:1], turns[:3], [Turn("system", "x"), *turns[:1]]):
-        messages = [{"role": turn.role, "content": turn.content} for turn in conversation]
-        by_template = tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=True, return_dict=False
-        )
-        assert list(by_template) == encode_chatml_prompt(tokenizer, conversation)
-        assert by_template.count(tokenizer.bos_token_id) == 1
-
-
-def test_special_tokens_are_one_id_and_skipped(extended_model, base_size):
-    tokenizer = tokenizer_of(extended_model)
-    ids = tokenizer("<|im_start|>user\nHi<|im_end|>", add_special_tokens=False).input_ids
-    assert ids[0] == base_size + 5 + K + 1
-    assert ids[-1] == base_size + 5 + K
-    assert tokenizer.decode(ids, skip_special_tokens=True).strip() == "user\nHi"
-
-
-def test_spire_json(extended_model, base_model, base_size):
-    description = json.loads((Path(extended_model) / "spire.json").read_text())
-    size = base_size + 5 + K + 2
-    assert description == {
-        "base": base_model,
-        "base_vocab_size": base_size,
-        "first_unit_id": base_size + 5,
+def test_spire_json(made):
+    own = made.kind in ("eurollm", "qwen")
+    size = made.size + 5 + K + (0 if own else 2)
+    assert read_spire_json(made.out) == {
+        "base": str(made.base),
+        "base_vocab_size": made.size,
+        "first_unit_id": made.first,
         "num_units": K,
+        "unit_tokens": "added" if made.kind in ("qwen", "llama-3") else "piece",
         "vocab_size": size,
         "padded_vocab_size": -(-size // 64) * 64,
+        "reused_tokens": {
+            "eurollm": {"<|im_end|>": 4, "<|im_start|>": 3},
+            "qwen": {"<|im_end|>": 402, "<|im_start|>": 401},
+        }.get(made.kind, {}),
         "init": "gaussian",
         "seed": 3,
         "codebook": None,
         "unit_bpe": None,
     }
-    assert read_spire_json(extended_model) == description
 
 
-def test_matrices_on_disk(extended_model, base_model, base_size):
-    old = load_file(f"{base_model}/model.safetensors")
-    new = load_file(f"{extended_model}/model.safetensors")
+def test_text_as_before(made):
+    before = tokenizer_of(made.base)
+    for text in TEXTS:
+        assert before(text).input_ids == made.tokenizer(text).input_ids
+        assert before.decode(ids_of(before, text)) == made.tokenizer.decode(
+            ids_of(made.tokenizer, text)
+        )
+
+
+def test_each_unit_is_exactly_one_id(made):
+    """Also at both ends, between text, and next to all kinds of white space."""
+    order = np.random.default_rng(0).permutation(K).tolist() + [4, 4, 4]
+    units = "".join(map(unit, order))
+    for left in ("", "a", " ", "Speech: ", "\n", "\t", "x \n", "今", "e\u0301", "<|im_start|>"):
+        for right in (
+            "",
+            "b",
+            " ",
+            " b",
+            "\nEnglish: the",
+            "\r\n\n",
+            "  ",
+            "어",
+            "\u0301 x",
+            "<|im_end|>\n",
+        ):
+            text = f"{left}{units}{right}"
+            ids = ids_of(made.tokenizer, text)
+            start = ids.index(made.first + order[0])
+            middle = ids[start : start + len(order)]
+            assert middle == [made.first + number for number in order]
+            outside = ids[:start] + ids[start + len(order) :]
+            assert not any(made.first <= index < made.first + K for index in outside)
+            # decoded to the same text, where that holds of text (`legacy` adds white space)
+            plain = f"{left}|{right}"
+            if made.tokenizer.decode(ids_of(made.tokenizer, plain)) == plain:
+                assert made.tokenizer.decode(ids) == text
+                assert made.tokenizer.decode(ids, skip_special_tokens=True) == text.replace(
+                    "<|im_start|>", ""
+                ).replace("<|im_end|>", "")
+
+
+def test_text_beside_units_has_the_ids_of_text(made):
+    """Text before a unit is tokenised as if it ended there, text after it as if it began there.
+
+    In Llama's layout without the prefix space that only the beginning of a text gets.
+    """
+    model = made.tokenizer.backend_tokenizer.model
+    for left in ("the mat and", "The dog ", "", "12 今天"):
+        for right in ("the red house", " is near", "", "привет 12"):
+            if made.kind in ("qwen", "llama-3"):
+                after = ids_of(made.tokenizer, right)
+            else:
+                after = [token.id for token in model.tokenize(right.replace(" ", "▁"))]
+            before = ids_of(made.tokenizer, left)
+            if made.kind in ("llama", "llama-legacy", "eurollm") and not left:
+                before = [made.tokenizer.convert_tokens_to_ids("▁")]
+            found = ids_of(made.tokenizer, f"{left}{unit(7)}{unit(3)}{right}")
+            assert found == [*before, made.first + 7, made.first + 3, *after]
+
+
+def test_one_unit_in_place_of_all(made):
+    """Ids of a prompt = ids with one unit for them all, and the units' ids in its place.
+
+    Examples are made so, for speed.
+    """
+    units = np.random.default_rng(1).integers(0, K, 50).tolist()
+    for render in (
+        lambda some: asr_plain(some, "the cat sat"),
+        lambda some: asr_plain(some, ""),
+        lambda some: "".join(
+            piece.text
+            for piece in chatml_pieces(multi_turn_st_conversation(some, "the", "de", "die Katze"))
+        ),
+        lambda some: chatml_prompt([Turn("user", "Speech: " + "".join(map(unit, some)) + "\n")]),
+    ):
+        for placeholder in (0, K - 1):
+            ids = ids_of(made.tokenizer, render([placeholder]))
+            place = ids.index(made.first + placeholder)
+            assert ids.count(made.first + placeholder) == 1
+            ids[place : place + 1] = [made.first + number for number in units]
+            assert ids == ids_of(made.tokenizer, render(units))
+
+
+def test_offsets(made):
+    """Which characters a token came from: what carries loss is found by it."""
+    text = f"Speech: {unit(3)}{unit(4)}\nEnglish: the é<|im_end|>\n"
+    encoding = made.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    spans = dict(zip(encoding.input_ids, encoding.offset_mapping, strict=True))
+    assert spans[made.first + 3] == (8, 9) and spans[made.first + 4] == (9, 10)
+    end = made.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert text[slice(*spans[end])] == "<|im_end|>"
+
+
+def test_special_tokens_are_one_id_and_skipped(made):
+    ids = ids_of(made.tokenizer, "<|im_start|>user\nHi<|im_end|>")
+    assert [ids[0], ids[-1]] == made.tokenizer.convert_tokens_to_ids(CHATML)[::-1]
+    assert made.tokenizer.decode(ids, skip_special_tokens=True).strip() == "user\nHi"
+
+
+def test_chat_template_gives_the_ids_of_training(made):
+    turns = multi_turn_st_conversation([3, 0, 19], "the cat sat", "de", "die Katze")
+    bos = [] if made.kind == "qwen" else [made.tokenizer.bos_token_id]
+    assert (made.tokenizer.bos_token_id is None) is (made.kind == "qwen")
+    for conversation in (turns[:1], turns[:3], [Turn("system", "x"), *turns[:1]]):
+        by_template = made.tokenizer.apply_chat_template(
+            [{"role": turn.role, "content": turn.content} for turn in conversation],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=False,
+        )
+        assert list(by_template) == bos + ids_of(made.tokenizer, chatml_prompt(conversation))
+
+
+# Files --------------------------------------------------------------------------------------
+
+
+def test_every_reader_agrees(made):
+    """The bare tokenizers library (other servers), and the slow side's files."""
+    from tokenizers import Tokenizer
+
+    bare = Tokenizer.from_file(str(made.out / "tokenizer.json"))
+    assert bare.get_vocab() == made.tokenizer.get_vocab()
+    units = "".join(map(unit, range(K)))
+    for text in (units, f"a{units}\n", f" {units} b"):
+        ids = bare.encode(text, add_special_tokens=False).ids
+        place = ids.index(made.first)
+        assert ids[place : place + K] == list(range(made.first, made.first + K))
+    config = read_json(made.out / "tokenizer_config.json")
+    template = (made.out / "chat_template.jinja").read_text()
+    assert made.tokenizer.chat_template == template == config["chat_template"]
+    for index, entry in config.get("added_tokens_decoder", {}).items():
+        assert made.tokenizer.convert_tokens_to_ids(entry["content"]) == int(index)
+    if made.kind == "qwen":
+        ids = read_json(made.out / "added_tokens.json")
+        assert {**ids, **read_json(made.out / "vocab.json")} == made.tokenizer.get_vocab()
+
+
+def test_sentencepiece_file_in_step(made):
+    if made.kind in ("qwen", "llama-3"):
+        assert not (made.out / "tokenizer.model").exists()
+        return
+    new, old = (
+        sentencepiece.SentencePieceProcessor(model_file=f"{path}/tokenizer.model")
+        for path in (made.out, made.base)
+    )
+    pieces = [new.id_to_piece(index) for index in range(new.vocab_size())]
+    assert pieces == made.tokenizer.convert_ids_to_tokens(list(range(len(made.tokenizer))))
+    assert pieces[: made.size] == [old.id_to_piece(index) for index in range(made.size)]
+    units = unit(3) + unit(0) + unit(19) + unit(19)
+    prompts = [units, f"Speech:{units}\nEnglish: the cat", f"Speech: {units}\nGerman:"]
+    for text in prompts:
+        assert new.encode(text) == ids_of(made.tokenizer, text)
+    before = tokenizer_of(made.base)
+    for text in TEXTS:  # in step where the base's own are
+        assert new.encode(text) == old.encode(text)
+        same = old.encode(text) == ids_of(before, text)
+        assert (new.encode(text) == ids_of(made.tokenizer, text)) is same
+    assert old.encode(TEXTS[0]) == ids_of(before, TEXTS[0])
+
+
+def test_weights(made):
+    """Old rows bit for bit, also where the base has more rows than tokens."""
+    old = load_file(made.base / "model.safetensors")
+    new = load_file(made.out / "model.safetensors")
+    rows = read_spire_json(made.out)["padded_vocab_size"]
     assert old.keys() == new.keys()
+    assert ("lm_head.weight" in new) is (made.kind in ("llama", "llama-legacy", "eurollm"))
     for name, values in old.items():
         if name in ("model.embed_tokens.weight", "lm_head.weight"):
-            assert new[name].shape == (-(-(base_size + 27) // 64) * 64, 16)
-            assert new[name].dtype == values.dtype
-            assert new[name][:base_size].tobytes() == values[:base_size].tobytes()
-            assert np.isfinite(new[name]).all()
-            assert len(np.unique(new[name], axis=0)) == len(new[name])
+            assert len(values) == made.size + 7 and new[name].shape == (rows, 16)
+            assert new[name][: made.size].tobytes() == values[: made.size].tobytes()
+            assert np.abs(new[name]).max() < 10
+            assert len(np.unique(new[name], axis=0)) == rows
         else:
             assert new[name].tobytes() == values.tobytes()
-    config = json.loads((Path(extended_model) / "config.json").read_text())
-    assert config["vocab_size"] == len(new["lm_head.weight"])
+    assert read_json(made.out / "config.json")["vocab_size"] == rows
+    name = "generation_config.json"
+    assert (made.out / name).read_bytes() == (made.base / name).read_bytes()
 
 
-def test_loads_without_our_code(extended_model):
+def test_loads_without_our_code(made):
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(extended_model)
-    tokenizer = tokenizer_of(extended_model)
-    batch = tokenizer(f"Speech:{unit(3)}\nEnglish:", return_tensors="pt")
+    model = AutoModelForCausalLM.from_pretrained(made.out)
+    batch = made.tokenizer(f"Speech:{unit(3)}\nEnglish:", return_tensors="pt")
     with torch.no_grad():
         logits = model(**batch).logits
-    assert (
-        logits.shape[-1] == model.config.vocab_size == model.get_input_embeddings().num_embeddings
-    )
+    rows = model.get_input_embeddings().num_embeddings
+    assert logits.shape[-1] == model.config.vocab_size == rows
     assert torch.isfinite(logits).all()
 
 
-def test_tied_matrices_stay_one(tied_base_model, tmp_path):
-    from transformers import AutoModelForCausalLM
+def test_saved_and_loaded_again(made, tmp_path):
+    """transformers' own copy, as other trainers make."""
+    made.tokenizer.save_pretrained(tmp_path)
+    shutil.copy(made.out / "config.json", tmp_path)
+    again = tokenizer_of(tmp_path)
+    base = tokenizer_of(made.base)
+    base.save_pretrained(tmp_path / "base")
+    shutil.copy(made.base / "config.json", tmp_path / "base")
+    base = tokenizer_of(tmp_path / "base")
+    assert again.get_vocab() == made.tokenizer.get_vocab()
+    for text in TEXTS:
+        assert again(text).input_ids == base(text).input_ids
+    text = f"Speech: {unit(3)}{unit(19)}\nEnglish: the"
+    assert again(text).input_ids == made.tokenizer(text).input_ids
+    assert again.chat_template == made.tokenizer.chat_template
 
-    extend_vocabulary(tied_base_model, K, tmp_path / "tied")
-    model = AutoModelForCausalLM.from_pretrained(tmp_path / "tied")
-    inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
-    assert inputs.weight.data_ptr() == outputs.weight.data_ptr()
-    assert len(inputs.weight) % 64 == 0
-    assert "lm_head.weight" not in load_file(tmp_path / "tied/model.safetensors")
+
+# Sizes as published -------------------------------------------------------------------------
+
+
+def test_llama_2_with_5000_units(tmp_path):
+    """32000 + 5 + 5000 + 2 tokens in 37056 rows; the pieces are made up, the rest is real."""
+    base = make_kind("llama", tmp_path / "base", surplus=32000 - 420)
+    tokenizer = read_json(base / "tokenizer.json")
+    for index in range(420, 32000):
+        tokenizer["model"]["vocab"][f"piece{index}"] = index
+    write_json(base / "tokenizer.json", tokenizer)
+    (base / "tokenizer.model").unlink()
+    extend_vocabulary(base, 5000, tmp_path / "out")
+    ids = tokenizer_of(tmp_path / "out").convert_tokens_to_ids
+    assert ids(MEGATRON) == [32000, 32001, 32002, 32003, 32004]
+    assert ids([unit(number) for number in range(5000)]) == [32005 + i for i in range(5000)]
+    assert ids(["<|im_end|>", "<|im_start|>"]) == [37005, 37006]
+    for values in load_file(tmp_path / "out/model.safetensors").values():
+        assert len(values) == 37056 or len(values) <= 32
+    described = read_spire_json(tmp_path / "out")
+    assert (described["vocab_size"], described["padded_vocab_size"]) == (37007, 37056)
+
+
+# Bases of other shapes ----------------------------------------------------------------------
+
+
+def test_instruction_tuned_base_has_the_tokens(tmp_path):
+    """As TowerInstruct: the seven tokens behind the pieces, in another order, SentencePiece not."""
+    base = tmp_path / "base"
+    make_kind("llama", base, surplus=12)
+    tokens = ["<CLS>", "<SEP>", "<EOD>", "<MASK>", "<PAD>", "<|im_start|>", "<|im_end|>"]
+    tokenizer, config = (
+        read_json(base / name) for name in ("tokenizer.json", "tokenizer_config.json")
+    )
+    flags = dict(single_word=False, lstrip=False, rstrip=False, normalized=False, special=False)
+    for index, token in enumerate(tokens, 420):
+        tokenizer["added_tokens"].append({"id": index, "content": token, **flags})
+        config["added_tokens_decoder"][str(index)] = {"content": token, **flags}
+    write_json(base / "tokenizer.json", tokenizer)
+    write_json(base / "tokenizer_config.json", config)
+    extend_vocabulary(base, K, tmp_path / "out")
+    described = read_spire_json(tmp_path / "out")
+    assert described["base_vocab_size"] == described["first_unit_id"] == 427
+    assert described["reused_tokens"] == {token: 420 + i for i, token in enumerate(tokens)}
+    after = tokenizer_of(tmp_path / "out")
+    assert after.convert_tokens_to_ids(tokens) == list(range(420, 427))
+    assert len(after) == 427 + K == described["vocab_size"]
+    text = f"<|im_start|>user\nSpeech: {unit(0)}{unit(19)}<|im_end|>\n"
+    ids = ids_of(after, text)
+    assert ids[0] == 425 and ids[-4:-1] == [427, 446, 426]
+    assert "<|im" not in after.decode(ids, skip_special_tokens=True)
+    sp = sentencepiece.SentencePieceProcessor(model_file=f"{tmp_path}/out/tokenizer.model")
+    assert [sp.id_to_piece(index) for index in range(sp.vocab_size())] == (
+        after.convert_ids_to_tokens(list(range(len(after))))
+    )
+
+
+def test_base_without_tokenizer_json(tmp_path):
+    """Only SentencePiece's file, as the first Llama's: transformers converts it."""
+    base = make_kind("llama", tmp_path / "base")
+    extend_vocabulary(base, K, tmp_path / "usual")
+    (base / "tokenizer.json").unlink()
+    extend_vocabulary(base, K, tmp_path / "out")
+    found, usual = tokenizer_of(tmp_path / "out"), tokenizer_of(tmp_path / "usual")
+    assert found.get_vocab() == usual.get_vocab()
+    for text in TEXTS:
+        assert found(text).input_ids == usual(text).input_ids
+
+
+def test_licence_is_passed_on(base_model, tmp_path):
+    base = tmp_path / "base"
+    shutil.copytree(base_model, base)
+    (base / "LICENSE.txt").write_text("terms")
+    (base / "README.md").write_text("about the base")
+    extend_vocabulary(base, 2, tmp_path / "out")
+    assert (tmp_path / "out/LICENSE.txt").read_text() == "terms"
+    assert not (tmp_path / "out/README.md").exists()
+
+
+def test_base_of_the_hub(base_model, monkeypatch, tmp_path):
+    import huggingface_hub
+
+    asked = []
+
+    def fetch(name, allow_patterns, ignore_patterns):
+        assert "consolidated*" in ignore_patterns
+        asked.append((name, allow_patterns[-1], "*.json" in allow_patterns))
+        return base_model if name == "org/whole" else str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    assert find_base("org/whole") == Path(base_model)
+    assert asked == [("org/whole", "*.safetensors", True)]
+    find_base("org/old")
+    assert asked[1:] == [("org/old", "*.safetensors", True), ("org/old", "*.bin", True)]
+
+    def fail(name, **patterns):
+        raise OSError("not in the cache\nand no network")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(SpireError, match="--base org/x: no such directory, .*: not in the cache$"):
+        find_base("org/x")
 
 
 def test_seed(base_model, extended_model, tmp_path):
@@ -198,6 +445,15 @@ def test_seed(base_model, extended_model, tmp_path):
     files = [Path(d) / "model.safetensors" for d in (extended_model, tmp_path / "same")]
     assert files[0].read_bytes() == files[1].read_bytes()
     assert files[0].read_bytes() != (tmp_path / "other/model.safetensors").read_bytes()
+
+
+def test_what_is_logged(base_model, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    extend_vocabulary(base_model, K, tmp_path / "out")
+    assert '"first_unit_id"' in caplog.text and '"codebook"' not in caplog.text
+
+
+# Where units come from ----------------------------------------------------------------------
 
 
 def make_codebook(path, num_clusters, value=0.0):
@@ -287,14 +543,14 @@ def test_command_with_codebook_and_mean(base_model, base_size, tmp_path):
 # Errors -------------------------------------------------------------------------------------
 
 
-def test_extending_twice_is_refused(extended_model, tmp_path):
+def test_extending_twice_is_refused(made, tmp_path):
     with pytest.raises(SpireError, match="extended already .*spire.json.*give the base model"):
-        extend_vocabulary(extended_model, K, tmp_path / "twice")
+        extend_vocabulary(made.out, K, tmp_path / "twice")
     copied = tmp_path / "renamed"
-    shutil.copytree(extended_model, copied)
+    shutil.copytree(made.out, copied)
     (copied / "spire.json").unlink()
-    with pytest.raises(SpireError, match="extended already .*units"):
-        extend_vocabulary(str(copied), K, tmp_path / "twice")
+    with pytest.raises(SpireError, match="--base .*renamed: .*extended already .*units"):
+        extend_vocabulary(str(copied), 2 * K, tmp_path / "twice")
     assert not (tmp_path / "twice").exists()
 
 
@@ -304,10 +560,12 @@ def test_bad_input(base_model, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(SpireError, match="--base .*empty"):
         extend_vocabulary(str(tmp_path / "empty"), 5, tmp_path / "out")
+    with pytest.raises(SpireError, match="--base /nowhere/at/all: no such directory"):
+        extend_vocabulary("/nowhere/at/all", 5, tmp_path / "out")
+    with pytest.raises(SpireError, match="--out .* is the base model, which would be replaced"):
+        extend_vocabulary(base_model, 5, f"{base_model}/../{Path(base_model).name}")
     with pytest.raises(SpireError, match="make the model with extend_vocabulary first"):
         read_spire_json(base_model)
-    with pytest.raises(SpireError, match="WordPiece without byte fallback"):
-        extend_tokenizer_json({"model": {"type": "WordPiece", "vocab": {}}}, 0, 1)
 
 
 def test_tokenizer_files_that_do_not_belong_together(base_model, extended_model, tmp_path):
@@ -319,82 +577,16 @@ def test_tokenizer_files_that_do_not_belong_together(base_model, extended_model,
     assert [path.name for path in tmp_path.iterdir()] == ["mixed"]  # nothing half-written
 
 
-# Statistics of the new rows -------------------------------------------------------------------
-
-KNOWN = np.array(
-    [[1, 0, 2], [2, 1, 0], [0, 3, 1], [4, -1, 5], [-3, 2, 2], [1, 1, -4]], dtype=np.float64
-)
-
-
-def check_statistics(rows, existing, tolerance):
-    """Rows from N(mean, 1e-5 · covariance): numpy's own mean and covariance of ``existing``."""
-    mean, covariance = existing.mean(axis=0), np.cov(existing.T)
-    deviation = np.sqrt(1e-5 * np.diag(covariance))
-    error = np.abs(rows.mean(axis=0) - mean) / (deviation / np.sqrt(len(rows)))
-    assert error.max() < 5  # standard errors
-    found = np.cov(rows.T) / 1e-5
-    assert np.linalg.norm(found - covariance) < tolerance * np.linalg.norm(covariance)
-
-
-def test_drawn_rows_have_mean_and_covariance():
-    generator = torch.Generator().manual_seed(0)
-    rows = draw_rows(torch.from_numpy(KNOWN), 100_000, generator)
-    assert rows.dtype == torch.float32
-    assert tuple(rows.shape) == (100_000, 3)
-    rows = rows.numpy().astype(np.float64)
-    check_statistics(rows, KNOWN, 0.02)
-    # Gaussian: 68.27 % within a standard deviation, the fourth moment 3
-    standard = (rows - KNOWN.mean(axis=0)) / np.sqrt(1e-5 * np.var(KNOWN, axis=0, ddof=1))
-    assert np.mean(np.abs(standard) < 1) == pytest.approx(0.6827, abs=0.01)
-    assert np.mean(standard**4) == pytest.approx(3, abs=0.1)
-
-
-def test_rows_differ_and_follow_the_generator():
-    weight = torch.from_numpy(KNOWN).float()
-
-    def draw(seed, count=700):
-        return draw_rows(weight, count, torch.Generator().manual_seed(seed))
-
-    assert draw(1).equal(draw(1))
-    assert not draw(1).equal(draw(2))
-    assert len(torch.unique(draw(1), dim=0)) == 700
-    assert tuple(draw(1, 0).shape) == (0, 3)
-
-
-def test_mean_and_unknown_initialisation():
-    weight = torch.from_numpy(KNOWN).float()
-    rows = draw_rows(weight, 2, torch.Generator(), method="mean")
-    np.testing.assert_allclose(rows, [KNOWN.mean(axis=0)] * 2, rtol=1e-6)
-    with pytest.raises(SpireError, match="--init zero: choose gaussian or mean"):
-        draw_rows(weight, 2, torch.Generator(), method="zero")
-
-
-@pytest.mark.parametrize("tied", [False, True])
-def test_each_matrix_has_its_own_statistics(tied):
-    """Row counts beyond the tokenizer (padding, here huge) take no part."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig(
-        vocab_size=100, hidden_size=4, intermediate_size=8, num_hidden_layers=1,
-        num_attention_heads=2, tie_word_embeddings=tied,
-    )  # fmt: skip
-    model = LlamaForCausalLM(config)
-    rng = np.random.default_rng(0)
-    matrices = [model.get_input_embeddings().weight, model.get_output_embeddings().weight]
-    for shift, weight in enumerate(matrices[: 1 if tied else 2]):
-        values = rng.standard_normal((100, 4)) @ rng.standard_normal((4, 4)) + 10 * (shift + 1)
-        values[90:] = 1e6
-        weight.data.copy_(torch.from_numpy(values))
-    before = [weight.detach().numpy().copy() for weight in matrices]
-    extend_model(model, 90, 8256, seed=0, method="gaussian")
-    after = [model.get_input_embeddings().weight, model.get_output_embeddings().weight]
-    assert (after[0] is after[1]) is tied
-    for old, new in zip(before, after, strict=True):
-        new = new.detach().numpy()
-        assert new.shape == (8256, 4)
-        assert new[:90].tobytes() == old[:90].tobytes()
-        # float32 steps around 20 are 2e-6, the deviations about 6e-3
-        check_statistics(new[90:].astype(np.float64), old[:90].astype(np.float64), 0.1)
-    assert model.config.vocab_size == 8256
-    logits = model(torch.tensor([[8255]])).logits
-    assert logits.shape == (1, 1, 8256)
+def test_tokenizer_that_is_larger_than_the_model(tmp_path):
+    base = make_kind("llama", tmp_path / "base")
+    config = read_json(base / "tokenizer_config.json")
+    write_json(base / "tokenizer_config.json", {**config, "pad_token": "[PAD]"})
+    with pytest.raises(SpireError, match="tokenizer.json has 420 tokens, .* has 421 when"):
+        extend_vocabulary(base, K, tmp_path / "out")
+    write_json(base / "tokenizer_config.json", config)
+    tokenizer = read_json(base / "tokenizer.json")
+    tokenizer["model"]["vocab"]["another"] = 420
+    write_json(base / "tokenizer.json", tokenizer)
+    (base / "tokenizer.model").unlink()
+    with pytest.raises(SpireError, match="has 420 rows, but the tokenizer 421 tokens"):
+        extend_vocabulary(base, K, tmp_path / "out")

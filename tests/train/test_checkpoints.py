@@ -1,4 +1,4 @@
-"""The pointer to whole checkpoints."""
+"""Which checkpoints are whole, which stay, and which is the best."""
 
 import json
 import logging
@@ -6,18 +6,27 @@ import logging
 import pytest
 
 from espnet_spire.train.checkpoints import (
+    Best,
     Pointer,
     advance_pointer,
+    checkpoint_tag,
+    clean_up,
+    damage,
+    forget_checkpoints,
+    newest_whole,
+    read_manifest,
     read_pointer,
-    remove_unfinished,
+    write_manifest,
 )
 from espnet_spire.utils.errors import SpireError
 
 
-def save(run, step, keep=2, finished=False):
-    (run / f"step_{step}").mkdir(exist_ok=True)
-    (run / f"step_{step}" / "weights").write_text(str(step))
-    advance_pointer(run, f"step_{step}", keep=keep, finished=finished)
+def save(run, step, keep=2, **more):
+    directory = run / f"step_{step}"
+    (directory / "deep").mkdir(parents=True, exist_ok=True)
+    (directory / "deep" / "weights").write_text(str(step))
+    write_manifest(directory, {"step": step})
+    advance_pointer(run, f"step_{step}", keep=keep, **more)
 
 
 def steps(run):
@@ -25,15 +34,44 @@ def steps(run):
 
 
 def test_the_last_k_are_kept(tmp_path):
-    assert read_pointer(tmp_path) is None
+    assert read_pointer(tmp_path) is None and newest_whole(tmp_path) is None
     for step in (5, 10, 15):
         save(tmp_path, step)
-    assert read_pointer(tmp_path) == Pointer("step_15", ["step_10", "step_15"], False)
+    assert read_pointer(tmp_path) == Pointer("step_15", ["step_10", "step_15"], None, False)
     assert steps(tmp_path) == ["step_10", "step_15"]
     save(tmp_path, 15, finished=True)  # the same step again is no further one
-    assert read_pointer(tmp_path) == Pointer("step_15", ["step_10", "step_15"], True)
+    assert read_pointer(tmp_path) == Pointer("step_15", ["step_10", "step_15"], None, True)
     save(tmp_path, 20, keep=1)
     assert steps(tmp_path) == ["step_20"]
+
+
+def test_the_best_stays_besides(tmp_path):
+    for step, loss in ((5, 3.0), (10, 2.0), (15, 2.5), (20, None), (25, 2.0)):
+        save(tmp_path, step, keep=1, valid_loss=loss)
+        assert read_pointer(tmp_path).tag == f"step_{step}"
+    # 2.0 again is not lower
+    assert read_pointer(tmp_path).best == Best("step_10", 2.0)
+    assert steps(tmp_path) == ["step_10", "step_25"]
+    save(tmp_path, 30, keep=1, valid_loss=1.0)
+    assert steps(tmp_path) == ["step_30"]
+
+
+def test_tags_by_name(tmp_path):
+    with pytest.raises(SpireError, match="no checkpoint; run spire_train"):
+        checkpoint_tag(tmp_path, "last")
+    save(tmp_path, 5)
+    with pytest.raises(SpireError, match="none is the best"):
+        checkpoint_tag(tmp_path, "best")
+    save(tmp_path, 10, valid_loss=2.0)
+    save(tmp_path, 15)
+    assert [checkpoint_tag(tmp_path, w) for w in ("last", "best", "step_10")] == [
+        *("step_15", "step_10", "step_10")
+    ]
+    with pytest.raises(SpireError, match="no checkpoint 'step_5', there are"):
+        checkpoint_tag(tmp_path, "step_5")
+    (tmp_path / "step_15" / "deep" / "weights").write_text("longer than it was")
+    with pytest.raises(SpireError, match="step_15 is not whole: deep/weights has 18 bytes, not 2"):
+        checkpoint_tag(tmp_path, "last")
 
 
 def test_what_no_pointer_knows_is_removed_and_named(tmp_path, caplog):
@@ -42,22 +80,70 @@ def test_what_no_pointer_knows_is_removed_and_named(tmp_path, caplog):
     (tmp_path / "step_15").mkdir()
     (tmp_path / "step_15" / "half").write_text("")
     with caplog.at_level(logging.WARNING):
-        remove_unfinished(tmp_path)
+        tag = newest_whole(tmp_path)
+        clean_up(tmp_path, tag)
+    assert tag == "step_10"
     assert steps(tmp_path) == ["step_10", "step_5"]
     assert f"{tmp_path}/step_15 is half written" in caplog.text and "step_10" not in caplog.text
 
 
 def test_the_first_checkpoint_half_written(tmp_path):
     (tmp_path / "step_5").mkdir()
-    remove_unfinished(tmp_path)
+    clean_up(tmp_path, newest_whole(tmp_path))
     assert steps(tmp_path) == []
 
 
-def test_a_pointer_to_nothing_is_an_error(tmp_path):
-    value = {"tag": "step_5", "kept": ["step_5"], "finished": False}
-    (tmp_path / "checkpoint.json").write_text(json.dumps(value))
-    with pytest.raises(SpireError, match="names step_5, which is not there; remove"):
+@pytest.mark.parametrize("kind", ["missing", "short", "manifest", "directory"])
+def test_a_damaged_checkpoint_is_skipped_for_the_one_before(tmp_path, caplog, kind):
+    save(tmp_path, 5, valid_loss=3.0)
+    save(tmp_path, 10, valid_loss=2.0)
+    weights = tmp_path / "step_10" / "deep" / "weights"
+    if kind == "missing":
+        weights.unlink()
+    elif kind == "short":
+        weights.write_text("1")
+    elif kind == "manifest":
+        (tmp_path / "step_10" / "manifest.json").unlink()
+    else:
+        for path in (weights, weights.parent, tmp_path / "step_10" / "manifest.json"):
+            path.rmdir() if path.is_dir() else path.unlink()
+        weights.parent.parent.rmdir()
+    assert damage(tmp_path / "step_10") and not damage(tmp_path / "step_5")
+    with caplog.at_level(logging.WARNING):
+        assert newest_whole(tmp_path) == "step_5"
+    assert "step_10 is not whole" in caplog.text
+    clean_up(tmp_path, "step_5")
+    assert read_pointer(tmp_path) == Pointer("step_5", ["step_5"], None, False)
+    assert steps(tmp_path) == ["step_5"]
+
+
+def test_none_is_whole(tmp_path):
+    save(tmp_path, 5)
+    (tmp_path / "step_5" / "deep" / "weights").unlink()
+    with pytest.raises(SpireError, match="step_5: deep/weights is missing, and no other .* remove"):
+        newest_whole(tmp_path)
+    forget_checkpoints(tmp_path)
+    assert newest_whole(tmp_path) is None
+
+
+def test_the_manifest(tmp_path):
+    save(tmp_path, 5)
+    assert read_manifest(tmp_path / "step_5") == {"step": 5, "files": {"deep/weights": 1}}
+
+
+@pytest.mark.parametrize("text", ['{"tag"', '{"tag": "step_5"}', "[]"])
+def test_a_broken_pointer_is_an_error(tmp_path, text):
+    (tmp_path / "checkpoint.json").write_text(text)
+    with pytest.raises(SpireError, match="checkpoint.json: "):
         read_pointer(tmp_path)
-    (tmp_path / "checkpoint.json").write_text('{"tag"')
-    with pytest.raises(SpireError, match="checkpoint.json: not valid JSON"):
-        read_pointer(tmp_path)
+
+
+def test_pointers_are_plain_json(tmp_path):
+    save(tmp_path, 5, valid_loss=1.5)
+    value = json.loads((tmp_path / "checkpoint.json").read_text())
+    assert value == {
+        "tag": "step_5",
+        "kept": ["step_5"],
+        "best": {"tag": "step_5", "valid_loss": 1.5},
+        "finished": False,
+    }

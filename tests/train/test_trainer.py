@@ -1,182 +1,115 @@
-"""Tensors of batches, DeepSpeed's settings, and whole trainings as separate processes."""
+"""Whole trainings as separate processes: what they compute, how they stop, how they go on."""
 
 import json
+import random
+import re
+import resource
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 import torch
-from helpers_lm import UNITS_NAME, make_data_dir, process_environment, read_history_lines
-
-from espnet_spire.train.mixture import build_examples, load_examples
-from espnet_spire.train.trainer import ExampleBatches, read_deepspeed_config
-from espnet_spire.utils.errors import SpireError
-
-
-@pytest.fixture
-def batches(tmp_path, lm_tokenizer):
-    data = str(make_data_dir(tmp_path / "d", 6))
-    mix = {
-        "format": "chatml",
-        "max_length": 999,
-        "seed": 0,
-        "sources": [
-            {"name": "st", "task": "st", "data_dir": data, "targets": ["de"]},
-            {"name": "asr", "task": "asr", "data_dir": data},
-        ],
-    }
-    build_examples(mix, lm_tokenizer, tmp_path / "ex", units_name=UNITS_NAME)
-    return ExampleBatches(load_examples(tmp_path / "ex"), pad_id=77)
-
-
-def test_a_batch_is_padded_at_its_right(batches):
-    table = batches.dataset.with_format(None)[:]
-    indices = np.array([7, 1, 4])
-    data = batches.collate(indices)
-    longest = max(table["length"][i] for i in indices)
-    assert data["task"] == ["asr", "st", "st"] and batches.tasks == ["asr", "st"]
-    assert data["key"] == ["asr:utt001", "st:utt001.de", "st:utt004.de"]
-    for row, index in enumerate(indices):
-        ids, mask = table["input_ids"][index], table["loss_mask"][index]
-        rest = longest - len(ids)
-        assert data["input_ids"][row].tolist() == ids + [77] * rest
-        assert data["attention_mask"][row].tolist() == [1] * len(ids) + [0] * rest
-        labels = [i if m else -100 for i, m in zip(ids, mask, strict=True)]
-        assert data["labels"][row].tolist() == labels + [-100] * rest
-    assert all(data[k].dtype == torch.int64 for k in ("input_ids", "attention_mask", "labels"))
-    expected = sum(sum(table["loss_mask"][i]) for i in indices)
-    assert batches.num_targets(indices) == expected == int((data["labels"] != -100).sum())
-
-
-def test_an_empty_selection_carries_no_loss(batches):
-    data = batches.collate(np.array([], dtype=np.int64))
-    assert data["input_ids"].shape == (1, 2) and (data["labels"] == -100).all()
-    assert data["task"] == data["key"] == []
-
-
-@pytest.mark.parametrize(
-    "key",
-    [
-        *("optimizer", "scheduler", "gradient_clipping", "bf16", "fp16", "train_batch_size"),
-        *("train_micro_batch_size_per_gpu", "gradient_accumulation_steps"),
-    ],
+from helpers_lm import (
+    process_environment,
+    read_history_lines,
+    run_training,
+    train_command,
 )
-def test_settings_that_are_options_may_not_stand_in_the_file(tmp_path, key):
-    path = tmp_path / "ds.json"
-    path.write_text(json.dumps({"zero_optimization": {"stage": 1}, key: {}}))
-    with pytest.raises(SpireError, match=f"ds.json: '{key}' is decided by options .* remove it"):
-        read_deepspeed_config(str(path), dtype="float32", clip=1.0)
+
+from espnet_spire.train.store import ExampleStore
+
+KILLS = 5
+TOTAL = 24
 
 
-def test_deepspeed_settings(tmp_path):
-    path = tmp_path / "ds.json"
-    path.write_text('{"zero_optimization": {"stage": 2}, "wall_clock_breakdown": true}')
-    config = read_deepspeed_config(str(path), dtype="bfloat16", clip=0.5)
-    assert config["zero_optimization"] == {"stage": 2} and config["wall_clock_breakdown"]
-    assert config["bf16"] == {"enabled": True} and config["gradient_clipping"] == 0.5
-    assert config["train_micro_batch_size_per_gpu"] == config["gradient_accumulation_steps"] == 1
-    with pytest.raises(SpireError, match="none.json: no such file"):
-        read_deepspeed_config(str(tmp_path / "none.json"), dtype="float32", clip=1.0)
-
-
-# Whole trainings ----------------------------------------------------------------------------
-
-
-def start(folder, options, run):
-    command = [
-        *(sys.executable, "-m", "espnet_spire.bin.spire_train", *options),
-        *("--deepspeed_config", str(folder / "zero1.json"), "--output_dir", str(run)),
-    ]
+def start(folder, options, run, *, config="zero1", ranks=1, **more):
+    command = train_command(options, run, folder / f"{config}.json", ranks=ranks)
     return subprocess.Popen(
-        command, env=process_environment(), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+        command,
+        env=process_environment(),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        **more,
     )
 
 
-def wait_for_checkpoint(process, run, step):
-    """Until the run has a whole checkpoint of at least this step."""
+def fails(folder, options, run, *, config="zero1", ranks=1, **more):
+    """The last line of a training that is to fail without a traceback."""
+    process = start(folder, options, run, config=config, ranks=ranks, **more)
+    said = process.communicate()[1].decode()
+    assert process.returncode != 0 and "Traceback" not in said.split("elastic")[0], said[-3000:]
+    return [line for line in said.splitlines() if line.startswith("error: ")][-1]
+
+
+def newest_step(run):
+    path = run / "checkpoint.json"
+    return int(json.loads(path.read_text())["tag"].split("_")[1]) if path.exists() else 0
+
+
+def steps_on_record(run):
+    path = run / "history.jsonl"
+    return path.read_text().count('"lr"') if path.exists() else 0
+
+
+def wait_for(process, reached):
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
+    while not reached():
         assert process.poll() is None, process.stderr.read().decode()[-3000:]
-        path = run / "checkpoint.json"
-        if path.exists():
-            pointer = json.loads(path.read_text())
-            if int(pointer["tag"].split("_")[1]) >= step:
-                assert not pointer["finished"]
-                return
-        time.sleep(0.005)
-    raise AssertionError("no checkpoint within two minutes")
+        assert time.monotonic() < deadline, "it did not get there within two minutes"
+        time.sleep(0.002)
 
 
-@pytest.fixture(scope="module")
-def disturbed(trained, tmp_path_factory):
-    """A run that was killed, started again, stopped by SIGTERM, and started again."""
-    folder, options, _ = trained
-    run = tmp_path_factory.mktemp("disturbed") / "run"
-    process = start(folder, options, run)
-    wait_for_checkpoint(process, run, 5)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    killed = json.loads((run / "checkpoint.json").read_text())
-    # What a kill in the middle of writing leaves: half a checkpoint, half a line.
-    half = run / "step_999"
-    shutil.copytree(run / killed["tag"], half)
-    next(half.glob("*optim*")).write_bytes(b"half")
-    with open(run / "history.jsonl", "a") as stream:
-        stream.write('{"step": 24, "loss": 99.0}\n{"step": 25, "lo')
-    process = start(folder, options, run)
-    wait_for_checkpoint(process, run, int(killed["tag"].split("_")[1]) + 5)
-    process.send_signal(signal.SIGTERM)
-    second = process.communicate()[1].decode()
-    stopped, code = json.loads((run / "checkpoint.json").read_text()), process.returncode
-    process = start(folder, options, run)
-    third = process.communicate()[1].decode()
-    assert process.returncode == 0, third[-3000:]
-    return run, killed, second, code, stopped, third
+def weights(run, tag="step_24"):
+    path = run / tag / "mp_rank_00_model_states.pt"
+    return torch.load(path, map_location="cpu", weights_only=False)["module"]
 
 
-def test_history_after_kill_and_stop_equals_the_undisturbed_run(trained, disturbed):
-    undisturbed = read_history_lines(trained[0] / "zero1")
-    assert [e["step"] for e in undisturbed if "loss" in e] == list(range(1, 25))
-    assert [e["step"] for e in undisturbed if "valid_loss" in e] == [10, 20, 24]
-    assert read_history_lines(disturbed[0]) == undisturbed
+def nearly(expected, found, tolerance=1e-5):
+    """The same entries, numbers within a relative tolerance."""
+    assert len(expected) == len(found)
+    for one, two in zip(expected, found, strict=True):
+        assert one.keys() == two.keys()
+        for name in one:
+            assert two[name] == pytest.approx(one[name], rel=tolerance), (one["step"], name)
 
 
-def test_weights_after_kill_and_stop_equal_the_undisturbed_run(trained, disturbed):
-    def weights(run):
-        path = run / "step_24" / "mp_rank_00_model_states.pt"
-        return torch.load(path, map_location="cpu", weights_only=False)["module"]
-
-    expected, found = weights(trained[0] / "zero1"), weights(disturbed[0])
-    assert expected.keys() == found.keys() and len(found) == 21
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
+# What is computed ---------------------------------------------------------------------------
 
 
-def test_a_half_written_checkpoint_is_removed_and_named(disturbed):
-    run, killed, second, *_ = disturbed
-    assert "step_999 is half written" in second
-    assert f"resumed at step {killed['tag'].split('_')[1]} of 24" in second
-    assert not (run / "step_999").exists()
+def test_the_first_loss_is_that_of_the_start_model(trained, lm_dir):
+    """The loss of step 1 by transformers itself, one example after the other."""
+    from transformers import AutoModelForCausalLM
 
+    from espnet_spire.train.plan import Plan, PlanSettings
 
-def test_sigterm_saves_says_so_and_exits_with_an_error(disturbed):
-    _, _, second, code, stopped, third = disturbed
-    step = int(stopped["tag"].split("_")[1])
-    assert code == 1 and not stopped["finished"]
-    last = second.strip().splitlines()[-1]
-    assert last == (
-        f"error: stopped by a signal at step {step}; start the same command again to go on"
-    )
-    assert "Traceback" not in second
-    assert f"resumed at step {step} of 24" in third
+    store = ExampleStore(trained[0] / "train")
+    settings = PlanSettings(256, 3, True, 3, 4.8)
+    first = np.concatenate(next(Plan.build(store.lengths, len(store), settings).batches(0)))
+    model = AutoModelForCausalLM.from_pretrained(lm_dir)
+    sums = {}
+    for index in first:
+        ids, spans = store.document(index)
+        targets = np.concatenate([np.arange(*span) for span in spans])
+        with torch.no_grad():
+            logits = model(torch.tensor([ids.tolist()])).logits[0].log_softmax(-1)
+        loss = -sum(float(logits[t - 1, ids[t]]) for t in targets)
+        for name in ("loss", f"loss_{store.groups[store.group(index)][0]}"):
+            total, count = sums.get(name, (0.0, 0))
+            sums[name] = total + loss, count + len(targets)
+    assert len(first) > 6  # several documents to a sequence
+    entry = read_history_lines(trained[0] / "zero1")[0]
+    for name, (total, count) in sums.items():
+        assert entry[name] == pytest.approx(total / count, rel=1e-5), name
 
 
 def test_the_loss_falls_and_the_rate_follows_the_schedule(trained):
     entries = read_history_lines(trained[0] / "zero1")
     steps = [entry for entry in entries if "loss" in entry]
+    assert [e["step"] for e in steps] == list(range(1, TOTAL + 1))
+    assert [e["step"] for e in entries if "valid_loss" in e] == [10, 20, 24]
     assert np.mean([e["loss"] for e in steps[-4:]]) < 0.8 * steps[0]["loss"]
     valid = [entry["valid_loss"] for entry in entries if "valid_loss" in entry]
     assert valid[0] > valid[1] > valid[2]
@@ -185,53 +118,244 @@ def test_the_loss_falls_and_the_rate_follows_the_schedule(trained):
     assert steps[13]["lr"] == pytest.approx(0.0022)
     # Only tasks that occurred are reported.
     assert any("loss_chat" in e for e in steps) and not all("loss_chat" in e for e in steps)
-
-
-def test_the_first_loss_is_that_of_the_start_model(trained, lm_dir):
-    """The loss of step 1 by transformers itself, over the examples that the plan puts there."""
-    from transformers import AutoModelForCausalLM
-
-    from espnet_spire.train.batching import BatchBudget, plan_pass
-
-    table = load_examples(trained[0] / "train")[:]
-    lengths = np.array(table["length"])
-    first = plan_pass(lengths, BatchBudget(370, None), seed=3, epoch=0)[0]
-    model = AutoModelForCausalLM.from_pretrained(lm_dir)
-    total, count = 0.0, 0
-    for index in first:
-        ids = torch.tensor([table["input_ids"][index]])
-        mask = torch.tensor([table["loss_mask"][index]])
-        with torch.no_grad():
-            logits = model(ids).logits[0, :-1].log_softmax(-1)
-        chosen = -logits[torch.arange(len(logits)), ids[0, 1:]][mask[0, 1:]]
-        total, count = total + float(chosen.sum()), count + len(chosen)
-    loss = read_history_lines(trained[0] / "zero1")[0]["loss"]
-    assert loss == pytest.approx(total / count, rel=1e-5)
+    assert all(e["loss_asr"] == e["loss_asr.en"] for e in steps if "loss_asr" in e)
 
 
 def test_a_finished_run_is_a_no_op(trained):
     folder, _, log = trained
     assert log.count("is finished already") == 1 and f"{folder}/zero1 is finished" in log
     pointer = json.loads((folder / "zero1" / "checkpoint.json").read_text())
-    assert pointer == {"tag": "step_24", "kept": ["step_20", "step_24"], "finished": True}
-    assert (folder / "zero1" / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert pointer["finished"] and pointer["kept"] == ["step_20", "step_24"]
+    assert pointer["best"]["tag"] == "step_24"
 
 
-@pytest.mark.parametrize("other", ["zero0", "zero2"])
+def test_what_a_person_sees(trained):
+    folder, _, log = trained
+    run = folder / "zero1"
+    assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert {"loss.png", "loss_asr.png", "grad_norm.png"} <= {
+        p.name for p in (run / "images").iterdir()
+    }
+    assert re.search(r"train: 52 examples, 24 steps, packing efficiency 9\d\.\d\d%", log)
+    assert "tok/s" in log and "5epoch results: [train] loss=" in log
+    entry = json.loads((run / "history.jsonl").read_text().splitlines()[5])
+    assert entry["tokens_per_second"] > entry["target_tokens_per_second"] > 0
+    assert 0 < entry["share_of_peak"] < 2 and 0.1 < entry["memory_gib"] < 20
+
+
+@pytest.mark.parametrize("other", ["zero0", "zero2", "zero3"])
 def test_zero_stages_agree(trained, other):
     expected = read_history_lines(trained[0] / "zero1")
-    found = read_history_lines(trained[0] / other)
-    for one, two in zip(expected, found, strict=True):
-        for name in one.keys() - {"grad_norm"}:
-            assert two[name] == pytest.approx(one[name], rel=1e-5)
+    nearly(expected, read_history_lines(trained[0] / other))
 
 
 def test_two_ranks_under_zero_3_equal_one_process_under_zero_1(trained, trained_two_ranks):
     """Same global batches, so the same losses; weight decay must reach partitioned matrices."""
-    expected = read_history_lines(trained[0] / "zero1")
-    found = read_history_lines(trained_two_ranks[0])
-    for one, two in zip(expected, found, strict=True):
-        assert one.keys() == two.keys()
-        for name in one:
-            tolerance = 1e-3 if name == "grad_norm" else 1e-5
-            assert two[name] == pytest.approx(one[name], rel=tolerance), (one["step"], name)
+    nearly(read_history_lines(trained[0] / "zero1"), read_history_lines(trained_two_ranks[0]))
+
+
+def test_one_example_a_sequence_learns_the_same_from_the_same_examples(trained, tmp_path):
+    """Packed or not, the loss of a set of examples is one number: validation before any step."""
+    folder, options, _ = trained
+    more = [*options, "--eval_interval_steps", "1", "--max_steps", "1", "--learning_rate", "1e-12"]
+    found = []
+    for packing in ("true", "false"):
+        run = tmp_path / packing
+        run_training([*more, "--packing", packing], run, folder / "zero1.json")
+        found.append(read_history_lines(run)[-1]["valid_loss"])
+    assert found[0] == pytest.approx(found[1], rel=1e-6)
+
+
+# Killed, stopped, gone on -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def killed(trained, tmp_path_factory):
+    """A run that was killed five times at random steps, the fifth time by a polite signal."""
+    folder, options, _ = trained
+    run = tmp_path_factory.mktemp("killed") / "run"
+    draw = random.Random(0)
+    resumed, said, target = [], "", draw.randint(2, 4)
+    for number in range(KILLS):
+        process = start(folder, options, run)
+        wait_for(process, lambda target=target: steps_on_record(run) >= target)
+        # More than what a kill comes too late by: the next start has to get there by itself.
+        target = min(target + draw.randint(4, 5), TOTAL - 2)
+        last = number == KILLS - 1
+        process.send_signal(signal.SIGTERM if last else signal.SIGKILL)
+        said = process.communicate()[1].decode()
+        resumed.append(newest_step(run))
+        if not last:
+            # What a kill in the midst of writing leaves: half a checkpoint, half a line.
+            if newest_step(run):
+                half = run / "step_999"
+                shutil.copytree(run / f"step_{newest_step(run)}", half)
+                (half / "manifest.json").unlink()
+                next(half.glob("*optim*")).write_bytes(b"half")
+            with open(run / "history.jsonl", "a") as stream:
+                stream.write('{"step": 25, "lo')
+    stopped, code = json.loads((run / "checkpoint.json").read_text()), process.returncode
+    log = run_training(options, run, folder / "zero1.json")
+    return run, resumed, said, code, stopped, log
+
+
+def test_every_later_step_is_that_of_the_undisturbed_run_bit_for_bit(trained, killed):
+    assert read_history_lines(killed[0]) == read_history_lines(trained[0] / "zero1")
+    assert len(set(killed[1])) > 3, killed[1]  # from another place nearly each time
+
+
+def test_and_so_are_the_weights(trained, killed):
+    expected, found = weights(trained[0] / "zero1"), weights(killed[0])
+    assert expected.keys() == found.keys() and len(found) == 21
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_a_half_written_checkpoint_is_removed_and_named(killed):
+    run, _, said, *_ = killed
+    assert "step_999 is half written (its job was killed); removing it" in said
+    assert not (run / "step_999").exists()
+
+
+def test_sigterm_saves_says_so_and_exits_with_an_error(killed):
+    _, _, said, code, stopped, log = killed
+    step = int(stopped["tag"].split("_")[1])
+    assert code == 1 and not stopped["finished"]
+    assert said.strip().splitlines()[-1] == (
+        f"error: stopped by a signal at step {step}; start the same command again to go on"
+    )
+    assert "Traceback" not in said
+    assert f"resumed at step {step} of {TOTAL}" in log
+
+
+def copy_back_to(step, source, run):
+    """A copy of a run as it was when a job was killed after this checkpoint."""
+    shutil.copytree(source, run)
+    pointer = json.loads((run / "checkpoint.json").read_text())
+    pointer.update(tag=f"step_{step}", kept=[f"step_{step}"], best=None, finished=False)
+    (run / "checkpoint.json").write_text(json.dumps(pointer))
+
+
+@pytest.mark.parametrize("config, first, then", [("zero1", 1, 2), ("zero2", 1, 2), ("zero3", 2, 1)])
+def test_a_run_goes_on_with_another_number_of_ranks(
+    trained, trained_two_ranks, tmp_path, config, first, then
+):
+    folder, options, _ = trained
+    run = tmp_path / "run"
+    copy_back_to(20, trained_two_ranks[0] if first == 2 else folder / config, run)
+    log = run_training(options, run, folder / f"{config}.json", ranks=then)
+    assert f"was written by {first} ranks, now there are {then}: converting it" in log
+    assert "step_24 is half written" in log and f"resumed at step 20 of {TOTAL}" in log
+    assert not (run / "universal").exists()
+    nearly(read_history_lines(folder / "zero1"), read_history_lines(run))
+
+
+def test_a_damaged_checkpoint_is_passed_over(trained, tmp_path):
+    folder, options, _ = trained
+    run = tmp_path / "run"
+    shutil.copytree(folder / "zero1", run)
+    next((run / "step_24").glob("*optim*")).write_bytes(b"half")
+    pointer = json.loads((run / "checkpoint.json").read_text())
+    (run / "checkpoint.json").write_text(json.dumps({**pointer, "finished": False}))
+    log = run_training(options, run, folder / "zero1.json")
+    assert "step_24 is not whole (" in log and "resumed at step 20 of 24" in log
+    assert read_history_lines(run) == read_history_lines(folder / "zero1")
+
+
+@pytest.mark.parametrize(
+    "config, options, said",
+    [
+        ("zero1", ["--seed", "4"], "was started with seed 3, now it is 4: use another"),
+        ("zero1", ["--batch_sequences", "4"], "batch_sequences 3, now it is 4"),
+        ("zero2", [], "is of ZeRO stage 1, --deepspeed_config says 2"),
+    ],
+)
+def test_another_course_is_refused(trained, tmp_path, config, options, said):
+    folder, common, _ = trained
+    run = tmp_path / "run"
+    copy_back_to(20, folder / "zero1", run)
+    assert said in fails(folder, [*common, *options], run, config=config)
+
+
+def test_from_the_start_when_told_to(trained, tmp_path):
+    folder, options, _ = trained
+    run = tmp_path / "run"
+    shutil.copytree(folder / "zero1", run)
+    run_training([*options, "--resume", "false", "--max_steps", "2"], run, folder / "zero1.json")
+    assert [e["step"] for e in read_history_lines(run)] == [1, 2, 2]
+    assert json.loads((run / "checkpoint.json").read_text())["kept"] == ["step_2"]
+
+
+# What goes wrong ----------------------------------------------------------------------------
+
+
+def poisoned(lm_dir, out):
+    """The model with a NaN in the row of a word of one task alone."""
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoTokenizer
+
+    shutil.copytree(lm_dir, out)
+    tensors = load_file(out / "model.safetensors")
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    (word,) = {*tokenizer("\nHo", add_special_tokens=False).input_ids[-1:]}
+    tensors["model.embed_tokens.weight"][word] = float("nan")
+    save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
+    return word
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_loss_that_is_not_finite_names_step_ranks_and_utterances(
+    trained, lm_dir, tmp_path, ranks
+):
+    folder, options, _ = trained
+    word = poisoned(lm_dir, tmp_path / "model")
+    store = ExampleStore(folder / "train")
+    bad = {store.key(n) for n in range(len(store)) if word in store.document(n).input_ids[:-1]}
+    assert 0 < len(bad) < len(store)
+    line = fails(
+        folder, [*options, "--model", str(tmp_path / "model")], tmp_path / "run", ranks=ranks
+    )
+    found = re.search(
+        r"loss is not finite at step (\d+): (rank [01]: .*); the last checkpoint", line
+    )
+    named = set(re.findall(r"[a-z]+:[\w.]+", found[2].replace("rank ", "").split(": ", 1)[1]))
+    assert named and named <= bad, line
+    assert int(found[1]) == steps_on_record(tmp_path / "run") + 1
+
+
+def test_a_gradient_that_is_not_finite(trained, tmp_path):
+    folder, options, _ = trained
+    more = [*options, "--learning_rate", "1e30", "--clip_grad_norm", "0", "--warmup_steps", "0"]
+    line = fails(folder, more, tmp_path / "run")
+    assert "is not finite at step" in line or "gradient norm is" in line
+
+
+def limit_files():
+    """No file may grow beyond 100 KB: what a full disk does, without filling one."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(trained, tmp_path):
+    folder, options, _ = trained
+    run = tmp_path / "run"
+    process = start(folder, options, run)
+    wait_for(process, lambda: newest_step(run) >= 5)
+    process.kill()
+    process.communicate()
+    before = json.loads((run / "checkpoint.json").read_text())
+    line = fails(folder, options, run, preexec_fn=limit_files)
+    assert re.search(
+        r"step_\d+: cannot be written \(rank 0: .*GiB are free on the device\); the checkpoint"
+        r" before it is intact: make room and start the same command again",
+        line,
+    )
+    assert json.loads((run / "checkpoint.json").read_text()) == before
+    assert {path.name for path in run.glob("step_*")} == set(before["kept"])
+    run_training(options, run, folder / "zero1.json")
+    assert read_history_lines(run) == read_history_lines(folder / "zero1")
+
+
+def test_an_example_longer_than_a_sequence(trained, tmp_path):
+    folder, options, _ = trained
+    line = fails(folder, [*options, "--sequence_length", "30"], tmp_path / "run")
+    assert re.search(r"has \d+ tokens, --sequence_length is 30; raise it or lower max_length", line)

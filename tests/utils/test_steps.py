@@ -1,7 +1,10 @@
 """Steps of a recipe, with small shell commands that leave traces."""
 
 import json
+import signal
+import subprocess
 import sys
+import time
 
 import pytest
 
@@ -250,3 +253,42 @@ def test_changed_audio_behind_an_unchanged_table_is_noticed(tmp_path):
     assert fingerprint(["x"], [table]) == before
     audio.write_bytes(b"123456")
     assert fingerprint(["x"], [table]) != before
+
+
+def test_where_it_runs_is_no_part_of_what_it_does(tmp_path, capfd):
+    out = tmp_path / "out"
+    write = [sys.executable, "-c", f"open({str(out)!r}, 'a').write('x')"]
+    options = {"expdir": tmp_path, "inputs": [], "outputs": [out]}
+    env = [sys.executable, "-c", "import subprocess, sys; subprocess.run(sys.argv[1:])"]
+    assert run_step("t", write, **options, launcher=env) == 0
+    assert run_step("t", write, **options) == 0
+    assert out.read_text() == "x" and "up to date" in capfd.readouterr().out
+    with pytest.raises(SpireError, match="step 'u': no-such-launcher is not installed"):
+        run_step(
+            "u", write, **{**options, "outputs": [tmp_path / "u"]}, launcher=["no-such-launcher"]
+        )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_schedulers_warning_reaches_the_command_and_is_waited_for(tmp_path, number):
+    child = (
+        "import pathlib, signal, sys, time\n"
+        "def end(*_):\n"
+        "    time.sleep(0.3)\n"  # the time that a checkpoint takes
+        "    pathlib.Path('saved').write_text('all of it')\n"
+        "    sys.exit(7)\n"
+        f"signal.signal({int(number)}, end)\n"
+        "pathlib.Path('ready').write_text('')\n"
+        "time.sleep(60)\n"
+    )
+    step = [sys.executable, "-m", "espnet_spire.bin.run_step", "--name", "t", "--expdir", "."]
+    process = subprocess.Popen(
+        [*step, "--outputs", "saved", "--", sys.executable, "-c", child], cwd=tmp_path
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "ready").exists():
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(number)
+    assert process.wait(30) == 7
+    assert (tmp_path / "saved").read_text() == "all of it"

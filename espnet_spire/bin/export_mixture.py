@@ -1,0 +1,49 @@
+"""Write a mixture's examples as JSON lines for other trainers: Axolotl, LLaMA-Factory, TRL.
+
+Exactly the examples that make_examples kept, in their order, repeats too. Units are characters of
+the extended tokenizer (U+F0000 …), so give the trainer the model directory that the examples were
+made for.
+
+format: chatml → ShareGPT, {"conversations": [{"from": "human", "value": …}, {"from": "gpt", …}]}
+  Axolotl        datasets: [{path: F.jsonl, type: chat_template, field_messages: conversations,
+                   message_property_mappings: {role: from, content: value}}]
+                 special_tokens: {eos_token: "<|im_end|>"}; the model's own chat template is used
+  LLaMA-Factory  dataset_info.json: {"spire": {"file_name": "F.jsonl", "formatting": "sharegpt"}}
+                 stage: sft, template: chatml
+format: plain → {"text": …}
+  Axolotl        datasets: [{path: F.jsonl, type: completion, field: text}]
+  LLaMA-Factory  dataset_info.json: {"spire": {"file_name": "F.jsonl",
+                   "columns": {"prompt": "text"}}}; stage: pt
+Each object has the example's key, task and lang as well. What is exported can be read back: task
+chat, with_units: true.
+"""
+
+import argparse
+
+from espnet_spire.utils.cli import ArgumentParser, run
+
+
+def get_parser():
+    parser = ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--mixture", required=True, help="YAML that the examples were made from")
+    parser.add_argument("--units_name", required=True, help="unit file's name in a data dir")
+    parser.add_argument("--examples", required=True, help="directory that make_examples wrote")
+    parser.add_argument("--out", required=True, help="JSON lines to write")
+    parser.add_argument("--dumpdir", default="dump", help="what {dumpdir} in a mixture stands for")
+    return parser
+
+
+def main(cmd=None):
+    args = get_parser().parse_args(cmd)
+    from espnet_spire.train.export_examples import export_examples
+    from espnet_spire.train.mixture import load_mixture
+
+    mixture = load_mixture(args.mixture, args.dumpdir)
+    count = export_examples(mixture, args.units_name, args.examples, args.out)
+    print(f"{count} examples in {args.out}")
+
+
+if __name__ == "__main__":
+    run(main)

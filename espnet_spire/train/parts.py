@@ -1,0 +1,170 @@
+"""One part of a stream, tokenised into files of its own; what cannot be learned from is rejected.
+
+Memory is bounded by a batch, not by the part.
+"""
+
+import re
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+
+import numpy as np
+
+from espnet_spire.text.prompts import chatml_pieces
+from espnet_spire.train.examples import (
+    Encoder,
+    Rendered,
+    Tokens,
+    assemble,
+    cut_off,
+    forbidden_text,
+    full_length,
+    render_pieces,
+    tokenize,
+)
+from espnet_spire.train.selection import FACTS, sample_hash
+from espnet_spire.train.sources import Part, Raw, Stream, conversation, plain_text, read_stream
+from espnet_spire.units.notation import FIRST_CODE_POINT
+from espnet_spire.units.unit_lines import parse_lines
+from espnet_spire.utils.errors import SpireError
+
+# Why an example is rejected, as reports call it.
+NO_UNITS, FORBIDDEN, EMPTY, TOO_LONG, NO_ANSWER = (
+    *("no_units", "forbidden_text", "empty_text", "too_long", "no_answer"),
+)
+# What is tokenised together.
+_BATCH_EXAMPLES, _BATCH_CHARS = 1024, 2**22
+_UNIT_CHARS = re.compile(f"[{chr(FIRST_CODE_POINT)}-\U0010ffff]+")
+_ONE_UNIT = (0,)
+
+
+class Job(NamedTuple):
+    """A part to be done: where its files go, and the settings of the mixture."""
+
+    stem: str
+    stream: Stream
+    part: Part
+    plain: bool
+    max_length: int
+    seed: int
+
+
+def encode_part(encoder: Encoder, job: Job) -> int:
+    """Write the files of a part.
+
+    Returns:
+        its tokens.
+    """
+    summary: Dict[str, Any] = {"cut": 0, "cut_tokens": 0, "langs": [], "rejected": []}
+
+    def batches() -> Iterator[Batch]:
+        for raws in _batches(read_stream(job.stream, job.seed, job.part)):
+            batch = _encode(encoder, job, raws, summary)
+            if batch is not None:
+                yield batch
+
+    return write_part(job.stem, job.stream.task, batches(), summary)
+
+
+def _batches(raws: Iterable[Raw]) -> Iterator[List[Raw]]:
+    batch: List[Raw] = []
+    size = 0
+    for raw in raws:
+        batch.append(raw)
+        size += sum(map(len, raw.texts)) + len(raw.line or "")
+        if len(batch) == _BATCH_EXAMPLES or size >= _BATCH_CHARS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _encode(
+    encoder: Encoder,
+    job: Job,
+    raws: List[Raw],
+    summary: Dict[str, Any],
+) -> Optional[Batch]:
+    """The examples of a batch; what is rejected or cut goes into the summary."""
+    name, langs = job.stream.source, summary["langs"]
+    faults = [_fault(encoder, job, raw) for raw in raws]
+    usable = [raw for raw, fault in zip(raws, faults, strict=True) if fault is None]
+    tokens = iter(tokenize(encoder, _rendered(encoder, job, usable)))
+    examples: List[Tokens] = []
+    keys, owners, places = [], [], []
+    for raw, fault in zip(raws, faults, strict=True):
+        if fault is None:
+            example = next(tokens)
+            length = full_length(encoder, example)
+            if length > job.max_length and job.stream.settings.get("too_long") == "cut":
+                example = cut_off(encoder, example, job.max_length)
+                summary["cut"] += 1
+                summary["cut_tokens"] += length - job.max_length
+            elif length > job.max_length:
+                fault = TOO_LONG, f"{length} tokens, max_length is {job.max_length}"
+            if example.spans is not None and not example.spans:
+                fault = NO_ANSWER, "there is no answer in it to learn"
+        key = f"{name}:{raw.key}"
+        if fault is not None:
+            summary["rejected"].append((key, *fault))
+            continue
+        examples.append(example)
+        keys.append(key)
+        if raw.lang not in langs:
+            langs.append(raw.lang)
+        owners.append(langs.index(raw.lang))
+        places.append(sample_hash(job.seed, name, raw.key))
+    if not examples:
+        return None
+    ids, spans = assemble(encoder, examples)
+    facts = np.empty(len(examples), FACTS)
+    facts["place"], facts["lang"] = np.fromiter(places, np.uint64, len(places)), owners
+    facts["length"] = np.diff(ids.offsets)
+    widths = spans.values[1::2] - spans.values[::2]
+    facts["targets"] = np.add.reduceat(widths, spans.offsets[:-1] // 2)
+    return Batch(ids, spans, facts, [langs[owner] for owner in owners], keys)
+
+
+def _fault(encoder: Encoder, job: Job, raw: Raw) -> Optional[Tuple[str, str]]:
+    """Why an example is rejected before it is tokenised: kind and reason."""
+    if raw.without_units is not None:
+        return NO_UNITS, f"no units: {raw.without_units}"
+    texts = raw.texts
+    if job.stream.settings.get("with_units"):
+        for text in texts:
+            _check_units(encoder, max(text, default=""), f"{job.stream.source}:{raw.key}")
+        texts = [_UNIT_CHARS.sub("u", text) for text in texts]
+    for text in texts:
+        reason = forbidden_text(text, encoder.specials)
+        if reason is not None:
+            return FORBIDDEN, reason
+    if not all(text.strip() for text in texts):
+        return EMPTY, "an empty text"
+    return None
+
+
+def _check_units(encoder: Encoder, highest: str, where: str) -> None:
+    if highest and ord(highest) >= FIRST_CODE_POINT + encoder.num_units:
+        raise SpireError(
+            f"{where}: unit {ord(highest) - FIRST_CODE_POINT}, but the model has units 0 to"
+            f" {encoder.num_units - 1} (num_units in its spire.json)"
+        )
+
+
+def _rendered(encoder: Encoder, job: Job, raws: List[Raw]) -> List[Rendered]:
+    """Texts with one character for all units, and the units."""
+    units: List[Optional[np.ndarray]] = [None] * len(raws)
+    if job.stream.with_units and raws:
+        file = job.stream.tables[-1]
+        values, offsets = parse_lines(
+            [raw.line for raw in raws],
+            encoder.num_units,
+            lambda i: f"{file}: {raws[i].key.removesuffix(f'.{job.stream.target}')}",
+        )
+        units = np.split(values, offsets[1:-1])
+    result = []
+    for raw, row in zip(raws, units, strict=True):
+        one = _ONE_UNIT if row is not None and len(row) else ()
+        if job.plain:
+            result.append(Rendered(plain_text(job.stream, raw, one), None, row))
+        else:
+            result.append(render_pieces(chatml_pieces(conversation(job.stream, raw, one)), row))
+    return result
