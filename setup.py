@@ -46,6 +46,9 @@ setup(
     extras_require={
         # The spoken toy corpus: the library of eSpeak NG and its voices.
         "mini": ["espeakng-loader>=0.2.4"],
-        "dev": ["pytest>=8", "ruff>=0.6", "kaldiio>=2.18"],
+        # Training of adapters, and of the loss with a fused kernel on a GPU.
+        "lora": ["peft>=0.17"],
+        "liger": ["liger-kernel>=0.6"],
+        "dev": ["pytest>=8", "ruff>=0.6", "kaldiio>=2.18", "peft>=0.17", "liger-kernel>=0.6"],
     },
 )

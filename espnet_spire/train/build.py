@@ -1,10 +1,10 @@
 """Mixtures to examples in memory-mapped Arrow: in parts, by many processes, at constant memory.
 
 Beside the output lies ``<out>.work`` while the job is not finished: a directory for each stream,
-named by a digest of everything that its examples depend on, with the files of
-:mod:`espnet_spire.train.part_files`. A part that is there is not done again, after a kill or after a
-change of something else (a budget, another source). The result does not depend on the number of
-processes.
+named by a digest of everything that its examples depend on, with the files of its parts
+(:mod:`espnet_spire.train.part_files`). A part that is there is not done again, after a kill or
+after a change of something else (a budget, another source). The result does not depend on the
+number of processes.
 """
 
 import hashlib

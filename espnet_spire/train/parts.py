@@ -20,6 +20,7 @@ from espnet_spire.train.examples import (
     render_pieces,
     tokenize,
 )
+from espnet_spire.train.part_files import Batch, write_part
 from espnet_spire.train.selection import FACTS, sample_hash
 from espnet_spire.train.sources import Part, Raw, Stream, conversation, plain_text, read_stream
 from espnet_spire.units.notation import FIRST_CODE_POINT
@@ -31,7 +32,7 @@ NO_UNITS, FORBIDDEN, EMPTY, TOO_LONG, NO_ANSWER = (
     *("no_units", "forbidden_text", "empty_text", "too_long", "no_answer"),
 )
 # What is tokenised together.
-_BATCH_EXAMPLES, _BATCH_CHARS = 1024, 2**22
+_BATCH_EXAMPLES, _BATCH_CHARS = 1024, 2**21
 _UNIT_CHARS = re.compile(f"[{chr(FIRST_CODE_POINT)}-\U0010ffff]+")
 _ONE_UNIT = (0,)
 

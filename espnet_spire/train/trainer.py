@@ -5,7 +5,7 @@ import math
 import signal
 import time
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 import torch
@@ -112,6 +112,8 @@ class _Run:
         self.output_dir = Path(options.output_dir)
         self.device = torch.device("cuda" if options.ngpu > 0 else "cpu")
         self.ranks = Ranks(self.device)
+        if self.ranks.rank != 0:
+            _be_quiet()
         self.pad_id = train_iter_factory.pad_id
         self.store, self.valid = train_iter_factory.store, valid_iter_factory.store
         self.plan = self._plan(self.store, options.num_epochs, "train")
@@ -141,7 +143,9 @@ class _Run:
         self.steps_taken = start.step
         if start.tag is not None:
             logging.info("resumed at step %d of %d", self.steps_taken, self.total_steps)
-        self.size = model_size(self.engine.module.lm)
+        lm = self.engine.module.lm
+        logging.info("%s", describe(lm, self.stage, self.ranks.world_size))
+        self.size = model_size(lm)
         dtype = getattr(torch, options.dtype)
         self.peak = peak_flops(self.device, dtype, options.peak_tflops) * self.ranks.world_size
         self.groups = sorted({*self.store.groups, *(self.valid.groups if self.valid else ())})
@@ -268,8 +272,8 @@ class _Run:
         everything = np.concatenate(sequences)
         lengths = self.store.lengths(everything)
         num_targets = int(self.store.num_targets(everything).sum())
-        losses = GroupLosses(self.groups)
         self.engine.train()
+        done = []
         pieces = self._pieces(self.store, sequences)
         for number, piece in enumerate(one_ahead(self._collated(self.store, pieces))):
             output = self._forward(piece)
@@ -277,9 +281,9 @@ class _Run:
             self.engine.set_gradient_accumulation_boundary(last)
             # DeepSpeed averages gradients over ranks; the sum over ranks is wanted.
             self.engine.backward(output.loss_sum * (self.ranks.world_size / num_targets))
-            self._count(losses, self.store, piece, output)
+            done.append((piece.indices, output.document_loss))
             if last:
-                report = self._report(losses)
+                report = self._report(self.store, done)
                 norm = unclipped_norm(self.engine) if self.stage == 0 else None
             self.engine.step()
         norm = norm or float(self.engine.get_global_grad_norm())
@@ -320,17 +324,24 @@ class _Run:
         tensors = {k: v.to(self.device) for k, v in piece.rows._asdict().items()}
         return self.engine(**tensors, num_documents=len(piece.indices))
 
-    def _count(self, losses: GroupLosses, store: ExampleStore, piece: Piece, output) -> None:
-        groups = [self.groups.index(store.groups[store.group(i)]) for i in piece.indices]
-        losses.add(
-            groups,
-            output.document_loss.float().cpu().numpy(),
-            store.num_targets(piece.indices),
-            keys=lambda which: [store.key(piece.indices[n]) for n in which],
-        )
+    def _report(
+        self, store: ExampleStore, done: List[Tuple[np.ndarray, torch.Tensor]]
+    ) -> Dict[str, float]:
+        """Losses over all ranks; one that is not finite ends the run before a step is taken.
 
-    def _report(self, losses: GroupLosses) -> Dict[str, float]:
-        """Losses over all ranks; one that is not finite ends the run before a step is taken."""
+        Args:
+            done: the examples of each forward pass and their losses, which stay on the device
+                until here: waiting for them after each pass would leave it idle.
+        """
+        losses = GroupLosses(self.groups)
+        numbers = [self.groups.index(group) for group in store.groups]
+        for indices, document_loss in done:
+            losses.add(
+                [numbers[store.group(index)] for index in indices],
+                document_loss.cpu().numpy(),
+                store.num_targets(indices),
+                keys=lambda which, indices=indices: [store.key(indices[n]) for n in which],
+            )
         losses.sums = self.ranks.sum(torch.from_numpy(losses.sums)).numpy()
         if not np.isfinite(losses.sums).all():
             bad = self.ranks.gather(losses.not_finite)
@@ -349,12 +360,30 @@ class _Run:
     def _validate(self) -> Dict[str, Any]:
         """Loss over the whole validation set."""
         self.engine.eval()
-        losses = GroupLosses(self.groups)
+        done = []
         for sequences in self.valid_plan.batches(0):
             pieces = self._pieces(self.valid, sequences)
             for piece in one_ahead(self._collated(self.valid, pieces)):
-                self._count(losses, self.valid, piece, self._forward(piece))
-        return {f"valid_{name}": value for name, value in self._report(losses).items()}
+                done.append((piece.indices, self._forward(piece).document_loss))
+        return {f"valid_{name}": v for name, v in self._report(self.valid, done).items()}
+
+
+def _be_quiet() -> None:
+    """What all ranks would say, the first one says."""
+    from transformers.utils.logging import disable_progress_bar
+
+    logging.getLogger().setLevel(logging.ERROR)
+    disable_progress_bar()
+
+
+def describe(lm, stage: int, world_size: int) -> str:
+    """One line of what is trained: AbsTask's summary knows a placeholder only."""
+    sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in lm.parameters()]
+    whole, trained = sum(n for n, _ in sizes), sum(n for n, wanted in sizes if wanted)
+    return (
+        f"{type(lm).__name__}: {whole:,} parameters, {trained:,} trained, attention"
+        f" {lm.config._attn_implementation}, ZeRO {stage}, {world_size} ranks"
+    )
 
 
 def _postfix(entry: Dict[str, Any]) -> str:
