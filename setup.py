@@ -21,7 +21,7 @@ setup(
         "espnet>=202511",
         "torch>=2.6",
         "torchaudio>=2.6",
-        "transformers>=5.0",
+        "transformers>=5.23",
         # transformers asks for it before it loads weights under DeepSpeed.
         "accelerate>=1.1",
         "deepspeed>=0.18",

@@ -1,6 +1,6 @@
 """DeepSpeed around the language model: its settings, the optimizer, the engine."""
 
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List
 
 import torch
 
@@ -29,7 +29,8 @@ def read_deepspeed_config(path: PathLike, *, dtype: str, clip: float) -> Dict[st
     by sequences, and the trainer marks where a step ends.
 
     Raises:
-        SpireError: the file decides what an option of ours decides, or names no ZeRO stage of 0-3.
+        SpireError: the file decides what an option of ours decides, names no ZeRO stage of 0-3, or
+            stage 0 for bfloat16.
     """
     config = read_json(path)
     for key in OURS:
@@ -37,6 +38,9 @@ def read_deepspeed_config(path: PathLike, *, dtype: str, clip: float) -> Dict[st
             raise SpireError(f"{path}: {key!r} is decided by options of spire_train; remove it")
     if zero_stage(config) not in (0, 1, 2, 3):
         raise SpireError(f"{path}: zero_optimization.stage must be 0, 1, 2 or 3")
+    if dtype == "bfloat16" and zero_stage(config) == 0:
+        # DeepSpeed 0.19 has another optimizer there, whose float32 weights are not exact.
+        raise SpireError(f"{path}: --dtype bfloat16 needs a zero_optimization.stage of 1, 2 or 3")
     config.update(
         train_micro_batch_size_per_gpu=1,
         gradient_accumulation_steps=1,
@@ -66,16 +70,19 @@ def parameter_groups(network: torch.nn.Module, weight_decay: float) -> List[Dict
     return [group for group in groups if group["params"]]
 
 
-def build_engine(options: TrainingOptions, config: Dict[str, Any]):
+def build_engine(options: TrainingOptions, config: Dict[str, Any], device: torch.device):
     """Load the language model and give it to DeepSpeed; the process group must exist.
 
     Returns:
         the engine, whose module is a ``CausalLMLoss``.
+
+    Raises:
+        SpireError: the model cannot be trained in packed rows, or in this way.
     """
     import deepspeed
     from transformers.integrations import HfDeepSpeedConfig
 
-    from espnet_spire.model.causal_lm import CausalLMLoss
+    from espnet_spire.model.causal_lm import CausalLMLoss, check_packing
     from espnet_spire.model.loading import load_lm
 
     # Under ZeRO-3 transformers partitions weights as long as this object lives; without it its
@@ -100,13 +107,11 @@ def build_engine(options: TrainingOptions, config: Dict[str, Any]):
     )
     engine, *_ = deepspeed.initialize(model=network, optimizer=optimizer, config=config)
     engine.hf_deepspeed_config = keep_alive
+    check_packing(engine, lm, device)
     return engine
 
 
-def unclipped_norm(engine) -> Optional[float]:
-    """Norm of the gradient that is about to be used under ZeRO 0, which does not tell it.
-
-    ``None`` where DeepSpeed has moved gradients into its own buffers (bfloat16): then it tells.
-    """
+def unclipped_norm(engine) -> float:
+    """Norm of the gradient that is about to be used under ZeRO 0, where DeepSpeed tells none."""
     gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]
-    return float(torch.nn.utils.get_total_norm(gradients)) if gradients else None
+    return float(torch.nn.utils.get_total_norm(gradients))

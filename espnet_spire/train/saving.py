@@ -100,13 +100,17 @@ def _convert(checkpoint: Path, out: Path) -> None:
         raise SpireError(f"{checkpoint}: cannot be converted for other ranks: {lines[-1]}")
 
 
-def load(engine, output_dir: PathLike, start: Start) -> None:
-    """Restore weights, optimizer and DeepSpeed's own state on all ranks."""
+def load(engine, output_dir: PathLike, start: Start, *, strict: bool) -> None:
+    """Restore weights, optimizer and DeepSpeed's own state on all ranks.
+
+    Args:
+        strict: whether all weights must be there; not if the checkpoint has the trained ones only.
+    """
     if start.tag is None:
         return
     tag = UNIVERSAL if start.reshaped else start.tag
     decays = [group["weight_decay"] for group in engine.optimizer.param_groups]
-    path, _ = engine.load_checkpoint(str(output_dir), tag=tag)
+    path, _ = engine.load_checkpoint(str(output_dir), tag=tag, load_module_strict=strict)
     if path is None:
         raise SpireError(f"{Path(output_dir) / tag}: DeepSpeed cannot load it")
     if start.reshaped:
@@ -133,6 +137,7 @@ def save(
     *,
     step: int,
     facts: Dict[str, Any],
+    only_trained: bool,
     keep: int,
     valid_loss: Optional[float],
     finished: bool,
@@ -142,7 +147,8 @@ def save(
     What cannot be written (a full disk) leaves the pointer and the last checkpoint as they were.
 
     Args:
-        facts: kept in the manifest: ``settings``, ``zero_stage``.
+        facts: kept in the manifest: ``settings``, ``zero_stage``, ``start_model``.
+        only_trained: leave frozen weights out (adapters on a large model).
 
     Raises:
         SpireError: on every rank, naming those that could not write and why.
@@ -151,7 +157,9 @@ def save(
     problem = None
     try:
         # Its end is a barrier; `latest` would move before the other ranks have written.
-        engine.save_checkpoint(str(output_dir), tag=tag, save_latest=False)
+        engine.save_checkpoint(
+            str(output_dir), tag=tag, save_latest=False, exclude_frozen_parameters=only_trained
+        )
     except (OSError, RuntimeError) as error:
         # torch writes from C++, whose errors do not say what the system said.
         problem = f"{type(error).__name__}: {str(error).splitlines()[0]}"

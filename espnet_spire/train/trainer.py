@@ -137,8 +137,8 @@ class _Run:
         )
         if start.reshaped:
             config["checkpoint"] = {"load_universal": True}
-        self.engine = build_engine(options, config)
-        load(self.engine, self.output_dir, start)
+        self.engine = build_engine(options, config, self.device)
+        load(self.engine, self.output_dir, start, strict=options.lora is None)
         # Where in the data the run is: the rest follows from the plan.
         self.steps_taken = start.step
         if start.tag is not None:
@@ -244,7 +244,12 @@ class _Run:
             self.ranks,
             self.output_dir,
             step=self.steps_taken,
-            facts={"settings": self.settings, "zero_stage": self.stage},
+            facts={
+                "settings": self.settings,
+                "zero_stage": self.stage,
+                "start_model": self.options.model,
+            },
+            only_trained=self.options.lora is not None,
             keep=self.options.keep_checkpoints,
             valid_loss=self.valid_loss,
             finished=finished,
@@ -286,7 +291,8 @@ class _Run:
                 report = self._report(self.store, done)
                 norm = unclipped_norm(self.engine) if self.stage == 0 else None
             self.engine.step()
-        norm = norm or float(self.engine.get_global_grad_norm())
+        if norm is None:
+            norm = float(self.engine.get_global_grad_norm())
         if not math.isfinite(norm):
             raise SpireError(
                 f"gradient norm is {norm} at step {self.steps_taken + 1}, although the loss is"
