@@ -43,7 +43,7 @@ lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	@if command -v shellcheck >/dev/null; then \
-		shellcheck -x $$(git ls-files -s '*.sh' .ci/run | sed -n 's/^100.*\t//p'); \
+		shellcheck -x $$(git ls-files -s '*.sh' '*.sbatch' .ci/run | sed -n 's/^100.*\t//p'); \
 	else \
 		echo "shellcheck is not installed: shell scripts were not checked"; \
 	fi

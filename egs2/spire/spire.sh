@@ -71,7 +71,7 @@ option "it_config=conf/train_it.yaml|training options of IT"
 option "it_args=|further options of IT"
 option "it_tag=|suffix of IT's directory, the config's name by default"
 option "deepspeed_config=conf/ds_zero2.json|ZeRO stage and off-loading"
-option "train_launcher=|words that start spire_train in stages 8 and 10; torchrun for --ngpu above 1"
+option "train_launcher=|words that start spire_train in stages 8 and 10; launch_ranks for --ngpu above 1"
 option "export_checkpoint=last|what is exported: last, best (of validation) or step_N"
 option "export_dtype=bfloat16|of exported weights"
 option "inference_jobs=asr.en-en|what is decoded: TASK.SRC-TGT …"
@@ -151,7 +151,7 @@ packages=()
 trains && packages=(--training)
 "${python}" -m espnet_spire.bin.check_environment "${packages[@]}"
 if [ -z "${train_launcher}" ] && [ "${ngpu}" -gt 1 ]; then
-    train_launcher="${python} -m torch.distributed.run --standalone --nproc_per_node ${ngpu} --no-python"
+    train_launcher="${python} -m espnet_spire.bin.launch_ranks --nproc ${ngpu} --"
 fi
 rank_gpus=$((ngpu > 0)) # each rank has one
 
@@ -370,11 +370,13 @@ train() {
     local valid=() arguments=()
     [ -n "$6" ] && valid=("$6")
     read -r -a arguments <<<"$3"
-    launcher="${train_launcher}" step "$1" "run the stages before this one" \
+    # The trainer itself knows with what it can go on.
+    in_place=true launcher="${train_launcher}" step "$1" "run the stages before this one" \
         "$2" "${deepspeed_config}" "$4" "$5" "${valid[@]}" \
         makes "$7" -- "${python}" -m espnet_spire.bin.spire_train --config "$2" \
         --deepspeed_config "${deepspeed_config}" --ngpu "${rank_gpus}" --model "$4" \
-        --train_examples "$5" ${6:+--valid_examples "$6"} --output_dir "$7" "${arguments[@]}"
+        --train_examples "$5" ${6:+--valid_examples "$6"} --output_dir "$7" \
+        --restart_if_changed true "${arguments[@]}"
 }
 cpt_valid="" it_valid=""
 [ -n "${cpt_valid_mixture}" ] && cpt_valid="${dumpdir}/cpt_valid"

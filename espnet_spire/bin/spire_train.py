@@ -10,8 +10,12 @@ def get_parser():
 
 
 def main(cmd=None):
+    import os
     import sys
 
+    # ESPnet sets the first, with which each wait for NCCL stops the host, and logs with the second.
+    os.environ.setdefault("NCCL_BLOCKING_WAIT", "0")
+    os.environ.setdefault("NCCL_DEBUG", "WARN")
     from espnet_spire.tasks.spire import SpireTask
 
     SpireTask.main(cmd=underscored(sys.argv[1:] if cmd is None else cmd))

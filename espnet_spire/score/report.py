@@ -523,10 +523,13 @@ def check_target(target: Target, results: Sequence[Result]) -> List[str]:
 
 
 def find_plots(expdir: PathLike) -> List[Path]:
-    """The PNG files under ``expdir``, hidden directories left out, sorted."""
+    """The PNG files under ``expdir``, sorted; not those in hidden directories and ``images/``.
+
+    ESPnet's ``images/`` have a picture for each value of a training, which our curves have in one.
+    """
     found = []
     for directory, names, files in os.walk(expdir):
-        names[:] = [name for name in names if not name.startswith(".")]
+        names[:] = [name for name in names if not name.startswith(".") and name != "images"]
         found += [Path(directory, f) for f in files if f.endswith(".png") and f[0] != "."]
     return sorted(found)
 

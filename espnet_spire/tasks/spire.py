@@ -1,8 +1,9 @@
 """SpireTask: continued pre-training and instruction tuning as an ESPnet task."""
 
 import argparse
-from typing import List, Optional, Tuple
+from typing import Callable, Dict, List, Optional, Tuple
 
+import torch
 from espnet2.iterators.abs_iter_factory import AbsIterFactory
 from espnet2.tasks.abs_task import AbsTask
 from espnet2.utils.nested_dict_action import NestedDictAction
@@ -37,11 +38,20 @@ UNUSED = (
 ).split()
 
 PAD = "<PAD>"
-POSITIVE = (
+_POSITIVE = (
     *("num_epochs", "max_steps", "sequence_length", "batch_sequences", "micro_batch_tokens"),
     *("learning_rate", "save_interval_steps", "eval_interval_steps", "keep_checkpoints"),
-    *("log_interval", "loss_chunk_tokens", "peak_tflops"),
+    *("log_interval", "loss_chunk_tokens", "peak_tflops", "adam_eps"),
 )
+_FROM_ZERO = ("seed", "clip_grad_norm", "warmup_steps", "weight_decay", "final_lr_ratio")
+# Which values of an option can be used, and the words for it.
+RANGES: Dict[str, Tuple[Callable[[float], bool], str]] = {
+    **dict.fromkeys(_POSITIVE, (lambda value: value > 0, "above 0")),
+    **dict.fromkeys(_FROM_ZERO, (lambda value: value >= 0, "at least 0")),
+    **dict.fromkeys(
+        ("adam_beta1", "adam_beta2"), (lambda value: 0 <= value < 1, "at least 0 and below 1")
+    ),
+}
 
 
 class ExampleIterFactory(AbsIterFactory):
@@ -112,6 +122,12 @@ class SpireTask(AbsTask):
         add("--save_interval_steps", type=int, default=500)
         add("--eval_interval_steps", type=int, default=500)
         add("--keep_checkpoints", type=int, default=2, help="the last k; the best stays besides")
+        add(
+            "--restart_if_changed",
+            type=str2bool,
+            default=False,
+            help="a run of other settings or data in --output_dir is set aside, not an error",
+        )
         add("--peak_tflops", type=float, help="of one device, where its name does not tell")
         parser.set_defaults(
             iterator_type="task",
@@ -141,10 +157,14 @@ class SpireTask(AbsTask):
                 raise SpireError(
                     f"--{name} does nothing in SpireTask; see --help for what it obeys"
                 )
-        for name in POSITIVE:
+        if args.log_interval is None:  # ESPnet's word for its own choice
+            args.log_interval = parser.get_default("log_interval")
+        for name, (fits, words) in RANGES.items():
             value = getattr(args, name)
-            if value is not None and value <= 0:
-                raise SpireError(f"--{name} {value}: must be above 0")
+            if value is not None and not fits(value):
+                raise SpireError(f"--{name} {value}: must be {words}")
+        if args.ngpu > 0 and not torch.cuda.is_available():
+            raise SpireError(f"--ngpu {args.ngpu}: torch sees no GPU here; use --ngpu 0")
         if args.dist_backend is None:
             args.dist_backend = "nccl" if args.ngpu > 0 else "gloo"
         super().check_required_command_args(args)

@@ -15,6 +15,8 @@ from espnet_spire.utils.errors import SpireError
 
 POINTER = "checkpoint.json"
 MANIFEST = "manifest.json"
+# What a run leaves beside its checkpoints.
+RECORDS = ("history.jsonl", "tensorboard", "images", "curves.png")
 
 
 class Best(NamedTuple):
@@ -51,14 +53,21 @@ def read_pointer(output_dir: PathLike) -> Optional[Pointer]:
         raise SpireError(f"{path}: not a pointer to checkpoints; remove it to start anew") from None
 
 
-def write_manifest(checkpoint: PathLike, facts: Dict[str, Any]) -> None:
-    """Seal a checkpoint that all ranks have written: ``facts`` and the size of every file."""
+def write_manifest(
+    checkpoint: PathLike, facts: Dict[str, Any], files: Optional[Dict[str, int]] = None
+) -> None:
+    """Seal a checkpoint that all ranks have written: ``facts`` and the size of every file.
+
+    Args:
+        files: bytes by name, as their writers know them; by default those that are seen here.
+    """
     checkpoint = Path(checkpoint)
-    files = {
-        str(path.relative_to(checkpoint)): path.stat().st_size
-        for path in sorted(checkpoint.rglob("*"))
-        if path.is_file() and path.name != MANIFEST
-    }
+    if files is None:
+        files = {
+            str(path.relative_to(checkpoint)): path.stat().st_size
+            for path in sorted(checkpoint.rglob("*"))
+            if path.is_file() and path.name != MANIFEST
+        }
     write_json(checkpoint / MANIFEST, {**facts, "files": files})
 
 
@@ -155,9 +164,21 @@ def clean_up(output_dir: PathLike, tag: Optional[str]) -> None:
         write_json(output_dir / POINTER, {**value, "finished": False})
 
 
-def forget_checkpoints(output_dir: PathLike) -> None:
-    """Start a run anew: without the pointer no checkpoint counts (``--resume false``)."""
-    (Path(output_dir) / POINTER).unlink(missing_ok=True)
+def set_aside(output_dir: PathLike) -> Optional[Path]:
+    """Move a run out of the way, into ``.stale/``, so that another can start; where it is then."""
+    output_dir = Path(output_dir)
+    names = [path.name for path in output_dir.glob("step_*")]
+    names += [name for name in (POINTER, *RECORDS) if (output_dir / name).exists()]
+    if not names:
+        return None
+    number = 1
+    while (aside := output_dir / ".stale" / str(number)).exists():
+        number += 1
+    aside.mkdir(parents=True)
+    # The pointer last: killed before, the next start does the same again.
+    for name in sorted(names, key=lambda name: name == POINTER):
+        (output_dir / name).rename(aside / name)
+    return aside
 
 
 def checkpoint_tag(output_dir: PathLike, which: str) -> str:

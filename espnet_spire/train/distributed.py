@@ -31,6 +31,9 @@ def init_process_group(ngpu: int, local_rank: Optional[int] = None) -> None:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     os.environ.setdefault("LOCAL_RANK", str(local_rank or 0))  # DeepSpeed insists on it
     deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
+    if dist.get_world_size() > 1:
+        # ESPnet leaves NCCL's ten minutes, less than a large checkpoint may take to be written.
+        dist.distributed_c10d._set_pg_timeout(_PATIENCE, dist.group.WORLD)
 
 
 def end_process_group() -> None:

@@ -33,6 +33,8 @@ def read_deepspeed_config(path: PathLike, *, dtype: str, clip: float) -> Dict[st
             stage 0 for bfloat16.
     """
     config = read_json(path)
+    if not isinstance(config, dict) or not isinstance(config.get("zero_optimization", {}), dict):
+        raise SpireError(f"{path}: not a DeepSpeed configuration, which is a JSON object")
     for key in OURS:
         if key in config:
             raise SpireError(f"{path}: {key!r} is decided by options of spire_train; remove it")
@@ -41,6 +43,9 @@ def read_deepspeed_config(path: PathLike, *, dtype: str, clip: float) -> Dict[st
     if dtype == "bfloat16" and zero_stage(config) == 0:
         # DeepSpeed 0.19 has another optimizer there, whose float32 weights are not exact.
         raise SpireError(f"{path}: --dtype bfloat16 needs a zero_optimization.stage of 1, 2 or 3")
+    if dtype == "bfloat16":
+        # DeepSpeed would add up the gradients of all micro-batches in bfloat16.
+        config.setdefault("data_types", {}).setdefault("grad_accum_dtype", "fp32")
     config.update(
         train_micro_batch_size_per_gpu=1,
         gradient_accumulation_steps=1,
@@ -56,6 +61,11 @@ def read_deepspeed_config(path: PathLike, *, dtype: str, clip: float) -> Dict[st
 def zero_stage(config: Dict[str, Any]) -> Any:
     """ZeRO stage of a DeepSpeed configuration, 0 where it says nothing."""
     return config.get("zero_optimization", {}).get("stage", 0)
+
+
+def zero_stage_of(engine) -> int:
+    """ZeRO stage of an engine."""
+    return engine.zero_optimization_stage()
 
 
 def parameter_groups(network: torch.nn.Module, weight_decay: float) -> List[Dict[str, Any]]:
@@ -80,6 +90,7 @@ def build_engine(options: TrainingOptions, config: Dict[str, Any], device: torch
         SpireError: the model cannot be trained in packed rows, or in this way.
     """
     import deepspeed
+    from pydantic import ValidationError
     from transformers.integrations import HfDeepSpeedConfig
 
     from espnet_spire.model.causal_lm import CausalLMLoss, check_packing
@@ -105,7 +116,14 @@ def build_engine(options: TrainingOptions, config: Dict[str, Any], device: torch
         betas=(options.adam_beta1, options.adam_beta2),
         eps=options.adam_eps,
     )
-    engine, *_ = deepspeed.initialize(model=network, optimizer=optimizer, config=config)
+    try:
+        engine, *_ = deepspeed.initialize(model=network, optimizer=optimizer, config=config)
+    except ValidationError as error:
+        what = error.errors()[0]
+        where = ".".join(map(str, what["loc"]))
+        raise SpireError(
+            f"{options.deepspeed_config}: DeepSpeed refuses {where}: {what['msg']}"
+        ) from None
     engine.hf_deepspeed_config = keep_alive
     check_packing(engine, lm, device)
     return engine

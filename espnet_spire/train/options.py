@@ -42,6 +42,7 @@ class TrainingOptions:
     keep_checkpoints: int
     log_interval: int
     resume: bool
+    restart_if_changed: bool
     use_tensorboard: bool
     peak_tflops: Optional[float]
     ngpu: int

@@ -1,20 +1,25 @@
 """Write a checkpoint with all ranks, and take a run up from one, with any number of ranks."""
 
+import contextlib
 import logging
+import math
+import os
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 
 import torch
 
 from espnet_spire.train.checkpoints import (
     advance_pointer,
     clean_up,
-    forget_checkpoints,
     newest_whole,
     read_manifest,
+    read_pointer,
+    set_aside,
     step_tag,
     write_manifest,
 )
@@ -27,19 +32,28 @@ UNIVERSAL = "universal"
 
 
 class Start(NamedTuple):
-    """Where a run starts: ``tag`` is ``None`` for the beginning; ``reshaped`` says that another
-    number of ranks wrote the checkpoint, so that a universal copy of it is loaded."""
+    """Where a run starts.
 
-    tag: Optional[str]
-    step: int
-    reshaped: bool
+    ``tag`` is ``None`` for the beginning; ``reshaped`` says that another number of ranks wrote
+    the checkpoint, so that a universal copy of it is loaded; ``finished`` that nothing is left to
+    do; ``best_loss`` is the lowest validation loss so far.
+    """
 
-
-BEGINNING = Start(None, 0, False)
+    tag: Optional[str] = None
+    step: int = 0
+    reshaped: bool = False
+    finished: bool = False
+    best_loss: float = math.inf
 
 
 def find_start(
-    output_dir: PathLike, *, resume: bool, settings: Dict[str, Any], stage: int, world_size: int
+    output_dir: PathLike,
+    *,
+    resume: bool,
+    restart_if_changed: bool,
+    settings: Dict[str, Any],
+    stage: int,
+    world_size: int,
 ) -> Start:
     """Choose the newest whole checkpoint and make it loadable; only the first rank calls this.
 
@@ -47,6 +61,8 @@ def find_start(
     converted to DeepSpeed's universal form in a directory beside it.
 
     Args:
+        resume: if not, what is there is moved into ``.stale/``.
+        restart_if_changed: the same where it is the run of another course, instead of an error.
         settings: what decides the course of the run; must be what the checkpoint was made with.
         stage: of ZeRO.
 
@@ -54,26 +70,27 @@ def find_start(
         SpireError: settings, or the ZeRO stage, are not those of the checkpoint.
     """
     output_dir = Path(output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(output_dir / UNIVERSAL, ignore_errors=True)
-    if not resume:
-        forget_checkpoints(output_dir)
-    tag = newest_whole(output_dir)
+    change = None
+    if resume and (tag := newest_whole(output_dir)) is not None:
+        change = _change(read_manifest(output_dir / tag), settings, stage)
+        if change is not None and not restart_if_changed:
+            raise SpireError(
+                f"{output_dir} was started with {change}: use another --output_dir, or --resume"
+                " false to set it aside and start anew"
+            )
+    if not resume or change is not None:
+        aside = set_aside(output_dir)
+        if aside is not None:
+            logging.warning("%s: the run of before is in %s", output_dir, aside)
+        return Start()
     clean_up(output_dir, tag)
     if tag is None:
-        return BEGINNING
-    made = read_manifest(output_dir / tag)
-    for name, value in settings.items():
-        if made["settings"].get(name) != value:
-            raise SpireError(
-                f"{output_dir} was started with {name} {made['settings'].get(name)}, now it is"
-                f" {value}: use another --output_dir, or --resume false to start anew"
-            )
-    if made["zero_stage"] != stage:
-        raise SpireError(
-            f"{output_dir / tag} is of ZeRO stage {made['zero_stage']}, --deepspeed_config says"
-            f" {stage}: go on with the stage that it was started with"
-        )
+        return Start()
+    made, pointer = read_manifest(output_dir / tag), read_pointer(output_dir)
+    best_loss = pointer.best.valid_loss if pointer.best else math.inf
+    if pointer.finished:
+        return Start(tag, made["step"], finished=True, best_loss=best_loss)
     reshaped = made["world_size"] != world_size and stage > 0
     if reshaped:
         logging.info(
@@ -81,7 +98,17 @@ def find_start(
             *(output_dir / tag, made["world_size"], world_size),
         )
         _convert(output_dir / tag, output_dir / UNIVERSAL)
-    return Start(tag, made["step"], reshaped)
+    return Start(tag, made["step"], reshaped, best_loss=best_loss)
+
+
+def _change(made: Dict[str, Any], settings: Dict[str, Any], stage: int) -> Optional[str]:
+    """What is another than in the run that a manifest is of."""
+    for name, value in settings.items():
+        if made["settings"].get(name) != value:
+            return f"{name} {made['settings'].get(name)}, now it is {value}"
+    if made["zero_stage"] != stage:
+        return f"ZeRO stage {made['zero_stage']}, --deepspeed_config now says {stage}"
+    return None
 
 
 def _convert(checkpoint: Path, out: Path) -> None:
@@ -154,16 +181,14 @@ def save(
         SpireError: on every rank, naming those that could not write and why.
     """
     output_dir, tag = Path(output_dir), step_tag(step)
-    problem = None
-    try:
+    ranks.on_first(lambda: (output_dir / tag).mkdir(parents=True, exist_ok=True))
+    with _noted(engine) as written:
         # Its end is a barrier; `latest` would move before the other ranks have written.
         engine.save_checkpoint(
             str(output_dir), tag=tag, save_latest=False, exclude_frozen_parameters=only_trained
         )
-    except (OSError, RuntimeError) as error:
-        # torch writes from C++, whose errors do not say what the system said.
-        problem = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-    problems = _named(ranks.gather(problem))
+    everywhere = ranks.gather(written)
+    problems = _named([each.problem for each in everywhere])
     if problems:
         ranks.on_first(lambda: shutil.rmtree(output_dir / tag, ignore_errors=True))
         free = shutil.disk_usage(output_dir).free / 2**30
@@ -172,14 +197,54 @@ def save(
             " device); the checkpoint before it is intact: make room and start the same command"
             " again"
         )
+    files = {name: size for each in everywhere for name, size in sorted(each.sizes.items())}
 
     def seal() -> None:
-        write_manifest(output_dir / tag, {"step": step, "world_size": ranks.world_size, **facts})
+        facts_here = {"step": step, "world_size": ranks.world_size, **facts}
+        write_manifest(output_dir / tag, facts_here, files)
         advance_pointer(output_dir, tag, keep=keep, valid_loss=valid_loss, finished=finished)
         # A universal copy has been loaded when the first checkpoint is written.
         shutil.rmtree(output_dir / UNIVERSAL, ignore_errors=True)
 
     ranks.on_first(seal)
+
+
+@dataclass
+class _Written:
+    """What one rank wrote: bytes by file name, and the first problem that it had."""
+
+    sizes: Dict[str, int] = field(default_factory=dict)
+    problem: Optional[str] = None
+
+
+@contextlib.contextmanager
+def _noted(engine) -> Iterator[_Written]:
+    """Let DeepSpeed's writer note what it wrote, and what it could not, instead of raising.
+
+    A rank that raised would not come to the barrier at the end of ``save_checkpoint``, where the
+    others wait for it.
+    """
+    written, write = _Written(), engine.checkpoint_engine.save
+
+    def save(state_dict, path) -> None:
+        try:
+            write(state_dict, path)
+            # On disk before older checkpoints are deleted.
+            with open(path, "rb") as stream:
+                os.fsync(stream.fileno())
+            written.sizes[Path(path).name] = os.path.getsize(path)
+        except (OSError, RuntimeError) as error:
+            # torch writes from C++, whose errors do not say what the system said.
+            problem = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            written.problem = written.problem or problem
+
+    engine.checkpoint_engine.save = save
+    # It would copy its scripts into the output directory, and raise on the first rank alone.
+    engine._copy_recovery_script = lambda _path: None
+    try:
+        yield written
+    finally:
+        del engine.checkpoint_engine.save, engine._copy_recovery_script
 
 
 def _named(problems: List[Optional[str]]) -> List[str]:

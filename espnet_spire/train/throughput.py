@@ -1,5 +1,6 @@
 """How much arithmetic a step is, and how much the machine could do."""
 
+import re
 import time
 from typing import NamedTuple, Optional
 
@@ -8,13 +9,14 @@ import torch
 
 from espnet_spire.utils.errors import SpireError
 
-# Dense bfloat16 operations a second of tensor cores, from the makers' data sheets (the first name
-# found in the device's name counts).
+# Dense bfloat16 operations a second of tensor cores, from the makers' data sheets, by words in the
+# device's name; the first that fits counts.
 GPU_PEAK_TFLOPS = {
     "B200": 2250.0,
     "GH200": 989.0,
     "H200": 989.0,
     "H100 PCIe": 756.0,
+    "H100 NVL": 835.0,
     "H100": 989.0,
     "H800": 989.0,
     "A100": 312.0,
@@ -98,7 +100,8 @@ def peak_flops(device: torch.device, dtype: torch.dtype, tflops: Optional[float]
         return tflops * 1e12
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
-        known = next((t for part, t in GPU_PEAK_TFLOPS.items() if part in name), 0.0)
+        fitting = (t for w, t in GPU_PEAK_TFLOPS.items() if re.search(rf"\b{w}\b", name))
+        known = next(fitting, 0.0)
         return known * 1e12 if dtype == torch.bfloat16 else 0.0
     if device.type != "cpu":
         return 0.0

@@ -109,13 +109,13 @@ def setup_logging() -> None:
 
 
 def run(main: Callable[[Optional[Sequence[str]]], None]) -> NoReturn:
-    """Call an entry point; turn a :class:`SpireError` into one line and exit status 1."""
+    """Call an entry point; turn a :class:`SpireError` into one line and its exit status."""
     try:
         setup_logging()
         main(None)
     except SpireError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("error: interrupted; start the same command again to go on", file=sys.stderr)
         sys.exit(130)

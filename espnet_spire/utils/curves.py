@@ -127,6 +127,7 @@ def _draw_loss(axes, curves: Dict[str, Curve]) -> str:
         values = list(valid.values())
         facts.append(f"validation loss {values[-1]:.3f}, best {min(values):.3f}")
     axes.legend(frameon=False, fontsize=9)
+    _scale(axes, [train, valid])
     _head(axes, "loss (nats a target token)")
     return ", ".join(facts)
 
@@ -155,6 +156,14 @@ def _draw_many(axes, curves: Dict[str, Curve]) -> None:
         )
     if curves:
         axes.legend(frameon=False, fontsize=8, ncols=1 + len(curves) // 8)
+        _scale(axes, list(curves.values()))
+
+
+def _scale(axes, curves: Sequence[Curve]) -> None:
+    """Logarithmic where the end of a curve would lie flat on the axis."""
+    values = [value for curve in curves for value in curve.values()]
+    if min(values) > 0 and max(values) > 20 * min(values):
+        axes.set_yscale("log")
 
 
 def _window(values: Sequence[float]) -> int:

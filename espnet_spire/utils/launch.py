@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Callable, List, Optional, Sequence
+from typing import Callable, Dict, List, Optional, Sequence
 
 from espnet_spire.utils.errors import SpireError
 
@@ -55,6 +55,15 @@ def end_with_parent() -> Optional[Callable[[], None]]:
     return prepare
 
 
+def shared_environment(processes: int) -> Dict[str, str]:
+    """The environment of each of several processes that share this machine's cores.
+
+    ``OMP_NUM_THREADS`` is each one's share, unless the user has set it.
+    """
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    return {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
+
+
 def launch_local(command: Sequence[str], *, nj: int, log: str) -> None:
     """Run shards 1 … nj as processes of this machine, then merge what they left.
 
@@ -69,8 +78,7 @@ def launch_local(command: Sequence[str], *, nj: int, log: str) -> None:
     Raises:
         SpireError: when a job fails, after the others were stopped; it names the log.
     """
-    threads = max(1, (os.cpu_count() or 1) // nj)
-    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
+    environment = shared_environment(nj)
     prepare = end_with_parent()
     processes = []
     try:

@@ -57,8 +57,8 @@ def test_what_a_person_sees(recipe):
     assert "SpireFull" in page and "nrefs:1" in page and "seconds" in page.lower()
     assert "WER" in recipe.output and "Stage 13" in recipe.output
     for plot in (
-        "exp/spire_cpt_mini/loss.png",
-        "exp/spire_it_spirefull_mini/loss.png",
+        "exp/spire_cpt_mini/curves.png",
+        "exp/spire_it_spirefull_mini/curves.png",
         "exp/kmeans/standin_hubert_small_2_100clusters.png",
     ):
         assert (recipe.path / plot).read_bytes().startswith(b"\x89PNG"), plot

@@ -42,6 +42,8 @@ def exp(tmp_path):
     (exp / ".timing.json").write_text('{"10 it": 50.5, "1 corpus": 9, "8 cpt": 60}')
     (exp / "kmeans").mkdir()
     (exp / "kmeans/use.png").write_bytes(b"")
+    (exp / "kmeans/images").mkdir()
+    (exp / "kmeans/images/lr.png").write_bytes(b"")
     return exp
 
 
@@ -141,7 +143,7 @@ def test_command(exp, tmp_path, capsys):
     )
     assert "NOT as in the paper" not in page
     assert "- BLEU (de): `a|b:bleu`" in page
-    assert "[exp/kmeans/use.png](exp/kmeans/use.png)" in page
+    assert "[exp/kmeans/use.png](exp/kmeans/use.png)" in page and "lr.png" not in page
     assert "| total | 119.5 |" in page
     terminal = capsys.readouterr().out
     assert "\x1b" not in terminal

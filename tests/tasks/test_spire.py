@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from espnet_spire.bin import spire_train
-from espnet_spire.tasks.spire import POSITIVE, UNUSED, ExampleIterFactory, SpireTask
+from espnet_spire.tasks.spire import RANGES, UNUSED, ExampleIterFactory, SpireTask
 from espnet_spire.train.engine import read_deepspeed_config
 from espnet_spire.utils.errors import SpireError
 
@@ -59,10 +59,29 @@ def test_required_options(options, name, capsys):
     assert f"the following arguments are required: --{name}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", POSITIVE)
-def test_what_must_be_above_zero(options, name):
-    with pytest.raises(SpireError, match=f"--{name} 0(.0)?: must be above 0"):
-        spire_train.main([*options, f"--{name}", "0"])
+@pytest.mark.parametrize("name", RANGES)
+def test_values_out_of_range(options, name):
+    value = "0" if RANGES[name][1] == "above 0" else "-1"
+    with pytest.raises(SpireError, match=f"--{name} {value}(.0)?: must be (above|at least) 0"):
+        spire_train.main([*options, f"--{name}", value])
+
+
+def test_betas_are_below_one(options):
+    with pytest.raises(SpireError, match="--adam_beta2 1.0: must be at least 0 and below 1"):
+        spire_train.main([*options, "--adam_beta2", "1"])
+
+
+def test_gpus_that_are_not_there(options, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SpireError, match="--ngpu 1: torch sees no GPU here; use --ngpu 0"):
+        spire_train.main([*options, "--ngpu", "1"])
+
+
+def test_an_output_directory_that_is_a_file(options, trained, tmp_path):
+    (tmp_path / "run").write_text("")
+    options[options.index("--train_examples") + 1] = str(trained[0] / "train")
+    with pytest.raises((SpireError, FileExistsError), match="run"):
+        spire_train.main(options)
 
 
 def test_lora_by_config_and_by_option(options, tmp_path):

@@ -12,10 +12,10 @@ from espnet_spire.train.checkpoints import (
     checkpoint_tag,
     clean_up,
     damage,
-    forget_checkpoints,
     newest_whole,
     read_manifest,
     read_pointer,
+    set_aside,
     write_manifest,
 )
 from espnet_spire.utils.errors import SpireError
@@ -122,13 +122,30 @@ def test_none_is_whole(tmp_path):
     (tmp_path / "step_5" / "deep" / "weights").unlink()
     with pytest.raises(SpireError, match="step_5: deep/weights is missing, and no other .* remove"):
         newest_whole(tmp_path)
-    forget_checkpoints(tmp_path)
+    set_aside(tmp_path)
     assert newest_whole(tmp_path) is None
+
+
+def test_a_run_is_set_aside_and_not_lost(tmp_path):
+    assert set_aside(tmp_path) is None
+    for number in (1, 2):
+        save(tmp_path, 5)
+        (tmp_path / "history.jsonl").write_text(str(number))
+        (tmp_path / "train_plan.json").write_text("{}")
+        assert set_aside(tmp_path) == tmp_path / ".stale" / str(number)
+    assert {path.name for path in tmp_path.iterdir()} == {".stale", "train_plan.json"}
+    for number in (1, 2):
+        old = tmp_path / ".stale" / str(number)
+        assert newest_whole(old) == "step_5"
+        assert (old / "history.jsonl").read_text() == str(number)
 
 
 def test_the_manifest(tmp_path):
     save(tmp_path, 5)
     assert read_manifest(tmp_path / "step_5") == {"step": 5, "files": {"deep/weights": 1}}
+    # What other machines wrote may not be seen here yet.
+    write_manifest(tmp_path / "step_5", {"step": 5}, {"deep/weights": 1, "of rank 1": 7})
+    assert damage(tmp_path / "step_5") == "of rank 1 is missing"
 
 
 @pytest.mark.parametrize("text", ['{"tag"', '{"tag": "step_5"}', "[]"])

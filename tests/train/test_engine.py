@@ -30,6 +30,8 @@ def test_deepspeed_settings(tmp_path):
     assert config["zero_optimization"] == {"stage": 2} and config["wall_clock_breakdown"]
     assert config["bf16"] == {"enabled": True} and config["gradient_clipping"] == 0.5
     assert config["train_micro_batch_size_per_gpu"] == config["gradient_accumulation_steps"] == 1
+    # Else gradients of micro-batches would be added up in bfloat16.
+    assert config["data_types"] == {"grad_accum_dtype": "fp32"}
     with pytest.raises(SpireError, match="none.json: no such file"):
         read_deepspeed_config(str(tmp_path / "none.json"), dtype="float32", clip=1.0)
 
@@ -40,6 +42,14 @@ def test_stages(tmp_path):
     assert zero_stage(read_deepspeed_config(path, dtype="float32", clip=1.0)) == 0
     path.write_text('{"zero_optimization": {"stage": 4}}')
     with pytest.raises(SpireError, match="zero_optimization.stage must be 0, 1, 2 or 3"):
+        read_deepspeed_config(path, dtype="float32", clip=1.0)
+
+
+@pytest.mark.parametrize("text", ["[]", '{"zero_optimization": null}', '"x"'])
+def test_what_is_no_configuration(tmp_path, text):
+    path = tmp_path / "ds.json"
+    path.write_text(text)
+    with pytest.raises(SpireError, match="ds.json: not a DeepSpeed configuration"):
         read_deepspeed_config(path, dtype="float32", clip=1.0)
 
 

@@ -77,10 +77,13 @@ def test_peak(monkeypatch):
         ("NVIDIA H100 PCIe", 756),
         ("NVIDIA A100-SXM4-80GB", 312),
         ("NVIDIA GeForce RTX 4090", 165.2),
+        ("NVIDIA A10G", 0),  # neither an A10 nor an A100
+        ("NVIDIA RTX A4000", 0),
         ("Somebody's", 0),
     ):
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda _, name=name: name)
         assert peak_flops(gpu, torch.bfloat16, None) == tflops * 1e12
+        assert peak_flops(gpu, torch.float32, None) == 0
 
 
 def test_memory_is_what_the_system_says():

@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from espnet_spire.utils.digest import file_sha256
+from espnet_spire.utils.digest import file_sha256, sampled_sha256
 
 
 def test_known_value(tmp_path):
@@ -18,3 +18,21 @@ def test_blocks_join(tmp_path, size):
     content = bytes(number % 251 for number in range(size))
     (tmp_path / "file").write_bytes(content)
     assert file_sha256(str(tmp_path / "file")) == hashlib.sha256(content).hexdigest()
+
+
+def test_a_sample_tells_large_files_apart(tmp_path):
+    path = tmp_path / "weights"
+    path.write_bytes(bytes(50_000))
+    seen = {sampled_sha256(path, blocks=5, size=100)}
+    for place in (0, 12_475, 24_950, 49_999):  # of the first, second, third and last block
+        content = bytearray(50_000)
+        content[place] = 1
+        path.write_bytes(content)
+        seen.add(sampled_sha256(path, blocks=5, size=100))
+    path.write_bytes(bytes(50_001))
+    seen.add(sampled_sha256(path, blocks=5, size=100))
+    assert len(seen) == 6
+    path.write_bytes(b"short")
+    assert sampled_sha256(path) == sampled_sha256(path)
+    path.write_bytes(b"")
+    sampled_sha256(path)
