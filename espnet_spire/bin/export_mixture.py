@@ -9,7 +9,8 @@ format: chatml → ShareGPT, {"conversations": [{"from": "human", "value": …},
                    message_property_mappings: {role: from, content: value}}]
                  special_tokens: {eos_token: "<|im_end|>"}; the model's own chat template is used
   LLaMA-Factory  dataset_info.json: {"spire": {"file_name": "F.jsonl", "formatting": "sharegpt"}}
-                 stage: sft, template: chatml
+                 stage: sft, template: cpm3 (ChatML with BOS); chatml for bases without BOS (Qwen)
+                 it learns the newline after each <|im_end|> too, which make_examples does not
 format: plain → {"text": …}
   Axolotl        datasets: [{path: F.jsonl, type: completion, field: text}]
   LLaMA-Factory  dataset_info.json: {"spire": {"file_name": "F.jsonl",

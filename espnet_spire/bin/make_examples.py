@@ -21,9 +21,7 @@ def get_parser():
 
 def main(cmd=None):
     args = get_parser().parse_args(cmd)
-    from transformers import AutoTokenizer
-
-    from espnet_spire.text.vocabulary import read_spire_json
+    from espnet_spire.text.vocabulary import load_tokenizer, read_spire_json
     from espnet_spire.train.build import build_examples
     from espnet_spire.train.examples import encoder_of
     from espnet_spire.train.mixture import load_mixture
@@ -32,7 +30,7 @@ def main(cmd=None):
 
     mixture = load_mixture(args.mixture, args.dumpdir)
     num_units = read_spire_json(args.model)["num_units"]
-    tokenizer = AutoTokenizer.from_pretrained(args.model)
+    tokenizer = load_tokenizer(args.model)
     found = encoder_of(tokenizer).num_units
     if found != num_units:
         raise SpireError(

@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import Callable, Dict, List, NamedTuple, Sequence
 
 from espnet_spire.text import prompts
-from espnet_spire.train.examples import encode_chatml_prompt, encode_plain_prompt
+from espnet_spire.text.defuse import defused_table
+from espnet_spire.train.examples import (
+    encode_chatml_prompt,
+    encode_plain_prompt,
+    special_tokens,
+)
 from espnet_spire.utils.atomic import PathLike
 from espnet_spire.utils.datadir import (
     REJECTED,
@@ -49,12 +54,14 @@ def translate(
     """
     tokenizer = generator.tokenizer
     if style == "chatml":
-        ids = [
-            encode_chatml_prompt(
-                tokenizer, [prompts.Turn("user", prompts.mt_instruction(src, tgt, text))]
-            )
+        turns = [
+            [prompts.Turn("user", prompts.mt_instruction(src, tgt, text))]
             for text in texts.values()
         ]
+        try:
+            ids = [encode_chatml_prompt(tokenizer, turn) for turn in turns]
+        except SpireError as error:
+            raise SpireError(f"{error}, or --prompt_style plain") from None
     else:
         ids = [
             encode_plain_prompt(tokenizer, prompts.mt_plain_prompt(src, tgt, text))
@@ -81,6 +88,8 @@ def label(
     """Translate and score (a shard of) a data directory; one part for each target language."""
     texts = read_table(Path(data_dir) / TEXT)
     texts = {key: texts[key] for key in shard_of(list(texts), num_shards, shard)}
+    # What is scored is what was translated.
+    texts = defused_table(texts, special_tokens(generator.tokenizer), str(data_dir))
     for tgt, out in outs.items():
         parts = [shard_file(Path(out) / name, num_shards, shard) for name in (TEXT, SCORES)]
         if all(part.exists() for part in parts):

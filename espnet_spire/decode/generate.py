@@ -4,10 +4,10 @@ from typing import Dict, List, NamedTuple, Sequence
 
 import torch
 
+from espnet_spire.model.generation import end_tokens, padding_rows
+from espnet_spire.utils.cli import MAX_NEW_TOKENS
 from espnet_spire.utils.errors import SpireError
 from espnet_spire.utils.progress import progress
-
-MAX_NEW_TOKENS = 256
 
 
 class Answer(NamedTuple):
@@ -37,7 +37,7 @@ class Generator:
         batch_tokens: int = 16384,
         max_new_tokens: int = MAX_NEW_TOKENS,
     ) -> None:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(name)
@@ -48,13 +48,18 @@ class Generator:
         self.device = device
         self.batch_tokens = batch_tokens
         self.max_new_tokens = max_new_tokens
-        eos = self.model.generation_config.eos_token_id
-        self.eos_ids = [eos] if isinstance(eos, int) else list(eos)
-        self.pad_id = self.model.generation_config.pad_token_id
-        if self.pad_id is None:
-            self.pad_id = self.eos_ids[0]
-        # Rows that pad the matrix to a multiple of 64 are no tokens.
-        self.padding_rows = list(range(len(self.tokenizer), self.model.config.vocab_size))
+        self.eos_ids = end_tokens(self.tokenizer, self.model.generation_config)
+        if not self.eos_ids:
+            raise SpireError(
+                f"--model {name}: nothing says which token ends an answer; set eos_token in its"
+                " tokenizer_config.json or eos_token_id in its generation_config.json"
+            )
+        # Any token will do: it is masked.
+        self.pad_id = self.eos_ids[0]
+        self.padding_rows = padding_rows(self.tokenizer, model.config)
+        # transformers takes from here what the settings of a call leave open, greedy or not: a
+        # penalty of repetitions, forced tokens, a minimal length.
+        self.model.generation_config = GenerationConfig()
 
     def __call__(self, prompts: Sequence[Sequence[int]], desc: str = "decode") -> List[Answer]:
         """Answer prompts (token ids); batches are made by length, results keep the order."""
@@ -74,21 +79,26 @@ class Generator:
 
     @torch.inference_mode()
     def _answer(self, prompts: Sequence[Sequence[int]]) -> List[Answer]:
+        from transformers import GenerationConfig
+
         longest = max(len(prompt) for prompt in prompts)
         input_ids = torch.full((len(prompts), longest), self.pad_id)
         attention_mask = torch.zeros_like(input_ids)
         for row, prompt in enumerate(prompts):
             input_ids[row, longest - len(prompt) :] = torch.tensor(prompt)
             attention_mask[row, longest - len(prompt) :] = 1
-        output = self.model.generate(
-            input_ids=input_ids.to(self.device),
-            attention_mask=attention_mask.to(self.device),
+        greedy = GenerationConfig(
             max_new_tokens=self.max_new_tokens,
             do_sample=False,
             num_beams=1,
             eos_token_id=self.eos_ids,
             pad_token_id=self.pad_id,
             suppress_tokens=self.padding_rows or None,
+        )
+        output = self.model.generate(
+            input_ids=input_ids.to(self.device),
+            attention_mask=attention_mask.to(self.device),
+            generation_config=greedy,
         )[:, longest:].tolist()
         return [self._trim(ids) for ids in output]
 

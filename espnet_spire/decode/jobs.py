@@ -6,11 +6,15 @@ from typing import TYPE_CHECKING, Callable, Dict, List, Sequence
 if TYPE_CHECKING:
     from espnet_spire.decode.generate import Answer
 from espnet_spire.text import prompts
+from espnet_spire.text.defuse import defused_table
 from espnet_spire.text.jobs import TASKS, Job
-from espnet_spire.train.examples import encode_chatml_prompt
-from espnet_spire.units.notation import line_to_units
+from espnet_spire.train.examples import encode_chatml_prompt, special_tokens
+from espnet_spire.units.notation import FIRST_CODE_POINT, line_to_units
 from espnet_spire.utils.datadir import TEXT, read_table, translation_file
 from espnet_spire.utils.errors import SpireError
+
+# Tasks whose prompts hold units; those of the others hold text.
+SPEECH_PROMPTS = ("asr", "st")
 
 
 def source_texts(data_dir: Path, lang: str, speech_lang: str) -> Dict[str, str]:
@@ -35,7 +39,7 @@ def job_turns(
         transcripts: gives the model's own transcripts (self-cascade).
         speech_lang: language that is spoken.
     """
-    if job.task in ("asr", "st"):
+    if job.task in SPEECH_PROMPTS:
         if job.src != speech_lang:
             raise SpireError(f"job {job.name}: the speech is in {speech_lang}")
         return {
@@ -53,10 +57,32 @@ def job_turns(
     }
 
 
-def answer_turns(generator, turns: Dict[str, List[prompts.Turn]], desc: str) -> Dict[str, "Answer"]:
-    """Answers by utterance."""
-    ids = [encode_chatml_prompt(generator.tokenizer, turn) for turn in turns.values()]
-    return dict(zip(turns, generator(ids, desc), strict=True))
+def answer_turns(generator, turns: Dict[str, List[prompts.Turn]], job: Job) -> Dict[str, "Answer"]:
+    """Answers by utterance; text that would be read as units or special tokens is defused.
+
+    Raises:
+        SpireError: the model has no such units, or no ChatML.
+    """
+    tokenizer = generator.tokenizer
+    if job.task in SPEECH_PROMPTS:
+        for key, (turn,) in turns.items():
+            _check_units(tokenizer, key, turn.content)
+    else:
+        contents = {key: turn.content for key, (turn,) in turns.items()}
+        contents = defused_table(contents, special_tokens(tokenizer), job.name)
+        turns = {key: [prompts.Turn("user", content)] for key, content in contents.items()}
+    ids = [encode_chatml_prompt(tokenizer, turn) for turn in turns.values()]
+    return dict(zip(turns, generator(ids, job.name), strict=True))
+
+
+def _check_units(tokenizer, key: str, content: str) -> None:
+    highest = max(content)
+    if tokenizer.convert_tokens_to_ids(highest) in (None, tokenizer.unk_token_id):
+        if highest >= chr(FIRST_CODE_POINT):
+            raise SpireError(
+                f"{tokenizer.name_or_path} does not know unit {ord(highest) - FIRST_CODE_POINT}"
+                f" of {key}; --model and --units are not of the same codebook"
+            )
 
 
 def order_jobs(jobs: Sequence[Job]) -> List[Job]:

@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Dict, NamedTuple, Optional, Sequence
 
-from espnet_spire.decode.jobs import answer_turns, job_turns, order_jobs
+from espnet_spire.decode.jobs import SPEECH_PROMPTS, answer_turns, job_turns, order_jobs
 from espnet_spire.text.jobs import Job
 from espnet_spire.units.unit_files import join_units
 from espnet_spire.utils.atomic import PathLike
@@ -111,7 +111,7 @@ def decode(
         if target.exists() or _part(target, num_shards, shard).exists():
             logging.info("%s is there already", target)
             continue
-        needed = speech_units() if job.task in ("asr", "st") else SpeechUnits({}, {})
+        needed = speech_units() if job.task in SPEECH_PROMPTS else SpeechUnits({}, {})
         turns = job_turns(
             job,
             data_dir,
@@ -129,7 +129,7 @@ def decode(
             raise SpireError(f"{data_dir}: {job.name} has nothing to decode for {missing[0]}")
         if generator is None:
             generator = make_generator()
-        answers = answer_turns(generator, {key: turns[key] for key in asked}, job.name)
+        answers = answer_turns(generator, {key: turns[key] for key in asked}, job)
         cut = {key: str(len(a.ids)) for key, a in answers.items() if a.cut}
         texts = {key: generator.text(answer) for key, answer in answers.items()}
         texts.update(dict.fromkeys(rejected, ""))

@@ -8,18 +8,20 @@ from typing import Any, Dict, Optional
 
 import torch
 
+from espnet_spire.model.generation import padding_rows
 from espnet_spire.model.weights import Weight, Weights, stored_weights, trained_weights
+from espnet_spire.text.matrices import empty_model
 from espnet_spire.text.prompts import IM_END
 from espnet_spire.text.weight_files import INDEX_FILE
 from espnet_spire.train.checkpoints import checkpoint_tag, read_manifest, read_pointer
 from espnet_spire.utils.atomic import PathLike, atomic_dir, read_json, write_json
+from espnet_spire.utils.cli import MAX_NEW_TOKENS
 from espnet_spire.utils.errors import SpireError
 
 # Files of the start model that are not copied: they are written anew.
 _WRITTEN = ("*.safetensors", "*.index.json", "*.bin", "config.json", "generation_config.json")
 # Files that name the token that ends an answer.
 _ROLES = ("tokenizer_config.json", "special_tokens_map.json")
-MAX_NEW_TOKENS = 256
 SHARD_SIZE = "4GB"
 
 
@@ -63,26 +65,17 @@ def export(
     directory = Path(train_dir) / tag
     lora = read_manifest(directory).get("settings", {}).get("lora")
     weights = trained_weights(directory, start_model, lora)
+    try:
+        model = empty_model(start_model)
+    except SpireError as error:
+        raise SpireError(f"--start_model {start_model}: {error}") from None
     with atomic_dir(out) as aside:
-        model = _empty_model(start_model)
         weights = _as_saved(model, weights, directory)
         write_weights(aside, weights, getattr(torch, dtype), shard_size)
         _copy_files(Path(start_model), aside, instruct)
         _write_settings(model.config, aside, dtype)
         _check(aside, weights)
     logging.info("%s", json.dumps({"exported": str(out), "from": tag, "dtype": dtype}))
-
-
-def _empty_model(start_model: PathLike):
-    """The architecture without weights."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    try:
-        config = AutoConfig.from_pretrained(start_model)
-    except (OSError, ValueError) as error:
-        raise SpireError(f"--start_model {start_model}: {str(error).splitlines()[0]}") from None
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)
 
 
 def _as_saved(model, weights: Weights, where: Path) -> Weights:
@@ -143,15 +136,13 @@ def _write_settings(config, out: Path, dtype: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(out)
     config.eos_token_id = tokenizer.eos_token_id
     config.save_pretrained(out)
-    # Rows that pad the matrix are no tokens.
-    padding_rows = list(range(len(tokenizer), config.get_text_config().vocab_size))
     GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.convert_tokens_to_ids("<PAD>"),
         do_sample=False,
         max_new_tokens=MAX_NEW_TOKENS,
-        suppress_tokens=padding_rows or None,
+        suppress_tokens=padding_rows(tokenizer, config) or None,
     ).save_pretrained(out)
 
 

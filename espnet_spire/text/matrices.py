@@ -13,7 +13,7 @@ from espnet_spire.text.weight_files import (
     weight_files,
     write_extended,
 )
-from espnet_spire.utils.atomic import read_json, write_json
+from espnet_spire.utils.atomic import PathLike, read_json, write_json
 from espnet_spire.utils.errors import SpireError
 
 
@@ -25,8 +25,12 @@ class Matrices(NamedTuple):
     tied: bool
 
 
-def _empty_model(directory: Path):
-    """The architecture without weights."""
+def empty_model(directory: PathLike):
+    """The architecture of a model directory, without weights.
+
+    Raises:
+        SpireError: no causal LM.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
@@ -43,7 +47,7 @@ def find_matrices(directory: Path) -> Matrices:
     Raises:
         SpireError: no causal LM, or an output layer with a bias.
     """
-    model = _empty_model(directory)
+    model = empty_model(directory)
     inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
     if outputs is None:
         raise SpireError(f"{type(model).__name__} has no output matrix")
@@ -170,7 +174,7 @@ def _check_same(found: Dict[str, Path], names: Matrices, base_size: int) -> None
 
 def _check_architecture(out: Path, rows: int) -> None:
     """What was written has the shapes that its config asks for."""
-    model = _empty_model(out)
+    model = empty_model(out)
     for module in (model.get_input_embeddings(), model.get_output_embeddings()):
         if module.weight.shape[0] != rows:
             raise SpireError(

@@ -32,6 +32,7 @@ from espnet_spire.units.codebook import codebook_identity
 from espnet_spire.units.subwords import unit_bpe_identity
 from espnet_spire.utils.atomic import PathLike, atomic_dir, read_json, write_json
 from espnet_spire.utils.errors import SpireError
+from espnet_spire.utils.outputs import check_output
 
 SPIRE_JSON = "spire.json"
 _TOKENIZER_FILES = (
@@ -122,13 +123,17 @@ def _of_base(base: PathLike) -> Iterator[None]:
         raise SpireError(f"--base {base}: {error}") from None
 
 
-def _load_tokenizer(directory: Path):
+def load_tokenizer(directory: PathLike):
+    """A model directory's Hugging Face tokenizer; one that cannot be read is an error of a line."""
     from transformers import AutoTokenizer
 
     try:
         return AutoTokenizer.from_pretrained(directory)
-    except (OSError, ValueError) as error:
-        raise SpireError(str(error).splitlines()[0]) from None
+    except Exception as error:  # for a broken file the libraries raise anything at all
+        reason = " ".join(str(error).split())[:200]
+        raise SpireError(
+            f"{directory}: its tokenizer cannot be loaded ({type(error).__name__}: {reason})"
+        ) from None
 
 
 def _write_tokenizer(base: Path, out: Path, before, layout: Layout, work: Path) -> str:
@@ -142,7 +147,7 @@ def _write_tokenizer(base: Path, out: Path, before, layout: Layout, work: Path) 
     kind = write_tokenizer_files(
         work, out, before.get_vocab(), layout, has_bos=before.bos_token_id is not None
     )
-    after = _load_tokenizer(out)
+    after = load_tokenizer(out)
     check_tokenizer(before, after, layout)
     check_template(after)
     if (out / SENTENCEPIECE_FILE).exists():
@@ -165,7 +170,7 @@ def extend_vocabulary(
     Args:
         base: a directory or hub name of a causal LM.
         num_units: K, or V of the unit BPE.
-        out: directory to write; replaced as a whole.
+        out: directory to write; replaced as a whole if it is an extended model.
         seed: of the new rows.
         method: see :func:`~espnet_spire.text.embeddings.draw_rows`.
         codebook, unit_bpe: where the units come from; checked and noted in ``spire.json``, see
@@ -183,13 +188,13 @@ def extend_vocabulary(
     if num_units < 1:
         raise SpireError(f"--num_units {num_units}: must be at least 1")
     directory = find_base(str(base))
-    if Path(out).resolve() == directory.resolve():
-        raise SpireError(f"--out {out} is the base model, which would be replaced; name another")
+    units_from = [path for path in (codebook, unit_bpe) if path is not None]
+    check_output(out, inputs=[directory, *units_from], marks=[SPIRE_JSON])
     origin = describe_units(num_units, codebook, unit_bpe)
     with atomic_dir(out) as aside:
         work = aside / "work"
         with _of_base(base):
-            tokenizer = _load_tokenizer(directory)
+            tokenizer = load_tokenizer(directory)
             layout = plan_layout(tokenizer.get_vocab(), num_units)
             rows = padded_rows(layout.size)
             # First, since transformers chooses the tokenizer's class by it.

@@ -6,7 +6,9 @@ tokenised by the tokenizer's own fast code, many texts at a time.
 """
 
 import bisect
+import functools
 import itertools
+import re
 from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
@@ -231,8 +233,20 @@ def encode_conversation(tokenizer, turns: Sequence[Turn]) -> Encoded:
 
 
 def encode_chatml_prompt(tokenizer, turns: Sequence[Turn]) -> List[int]:
-    """Ids that a conversation is decoded from: a prefix of what training saw."""
-    return encode_plain_prompt(tokenizer, chatml_prompt(turns))
+    """Ids that a conversation is decoded from: a prefix of what training saw.
+
+    Raises:
+        SpireError: the tokenizer does not know the tokens of ChatML.
+    """
+    ids = encode_plain_prompt(tokenizer, chatml_prompt(turns))
+    for token in CHATML_TOKENS:
+        index = tokenizer.convert_tokens_to_ids(token)
+        if index == tokenizer.unk_token_id or index not in ids:
+            raise SpireError(
+                f"{tokenizer.name_or_path}: {token} is not one token, so that the model cannot"
+                " have learned ChatML prompts; give an instruction-tuned model"
+            )
+    return ids
 
 
 def encode_plain_prompt(tokenizer, prompt: str) -> List[int]:
@@ -249,10 +263,14 @@ def forbidden_text(text: str, special_tokens: Sequence[str]) -> Optional[str]:
     """
     if not text.isascii() and max(text) >= chr(FIRST_CODE_POINT):
         return "text has private use characters, which stand for units"
-    for token in special_tokens:
-        if token in text:
-            return f"text has the special token {token}"
-    return None
+    found = _any_of(tuple(special_tokens)).search(text)
+    return f"text has the special token {found[0]}" if found else None
+
+
+@functools.lru_cache
+def _any_of(tokens: Tuple[str, ...]) -> "re.Pattern[str]":
+    # Llama 3 has hundreds: a text is searched once for all of them
+    return re.compile("|".join(map(re.escape, tokens)) or "(?!)")
 
 
 def special_tokens(tokenizer) -> List[str]:

@@ -13,7 +13,9 @@ from espnet_spire.train.mixture import check_mixture, sources_of
 from espnet_spire.train.sources import (
     Raw,
     Stream,
+    content_hash,
     conversation,
+    mixture_files,
     plain_text,
     read_stream,
     streams_of,
@@ -21,6 +23,7 @@ from espnet_spire.train.sources import (
 from espnet_spire.units.notation import line_to_units
 from espnet_spire.utils.atomic import PathLike, atomic_write, read_json
 from espnet_spire.utils.errors import SpireError
+from espnet_spire.utils.outputs import check_output
 from espnet_spire.utils.progress import progress
 
 
@@ -51,6 +54,9 @@ def export_examples(
             raise SpireError(
                 f"{examples} was made with {key} {report[key]!r}, the mixture has {mixture[key]!r}"
             )
+    sources = sources_of(mixture, report["variant"])
+    check_output(out, inputs=[*mixture_files(sources, units_name), *Path(examples).rglob("*")])
+    contents = {entry["source"]: entry.get("content") for entry in report["sources"]}
     keys = _keys(Path(examples) / DATASET)
     wanted = next(keys, None)
     count = 0
@@ -59,13 +65,15 @@ def export_examples(
         atomic_write(out) as sink,
         progress(desc="export", unit="ex") as bar,
     ):
-        for source in sources_of(mixture, report["variant"]):
+        for source in sources:
             streams = [
                 _as_lines(stream, Path(scratch)) for stream in streams_of(source, units_name)
             ]
-            for _ in range(source.get("repeat", 1)):
+            content = 0
+            for turn in range(source.get("repeat", 1)):
                 for stream in streams:
                     for raw in read_stream(stream, mixture["seed"]):
+                        content += content_hash(raw) if turn == 0 else 0
                         if f"{stream.source}:{raw.key}" != wanted:
                             continue
                         entry = _entry(stream, raw, mixture["format"])
@@ -74,6 +82,11 @@ def export_examples(
                         count += 1
                         bar.update()
                         wanted = next(keys, None)
+            if contents.get(source["name"]) != f"{content % 2**64:016x}":
+                raise SpireError(
+                    f"{examples}: source {source['name']}: its data, or what the mixture takes of"
+                    " it, is not what the examples were made from; make them again"
+                )
         if wanted is not None:
             raise SpireError(
                 f"{examples}: example {wanted} is not in the mixture's data, or in another order;"

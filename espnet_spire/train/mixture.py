@@ -5,6 +5,7 @@ A mixture file::
     format: chatml            # plain: loss on everything; chatml: loss on the answers
     max_length: 4096          # tokens; longer examples are rejected and listed
     seed: 0
+    variants: [full, spirenopseudo, spirenoblocks] # if given, no other names can stand in not_in
     sources:
       - {name: asr, task: asr, data_dir: "{dumpdir}/raw/train_it"}
       - {name: gold, task: st, data_dir: "{dumpdir}/raw/train_st", targets: [de, fr]}
@@ -29,15 +30,18 @@ Tasks and what they read:
 How much: ``max_tokens`` and ``max_examples`` keep the first in a random order that depends on seed,
 source and key alone: the same on any machine, and a larger budget keeps what a smaller one kept.
 ``uniform: true`` gives each language or pair of a source an equal part of its budget; one that has
-less does not lend the rest to others. Or else ``budget`` in tokens at the top and a ``weight`` for
-each source; what a variant leaves out (``not_in``) leaves the others' shares as they are.
-``repeat: n`` takes what was kept n times (a weight's share counts the repeats). ``range: [low,
-high]`` takes the keys whose place in a random order, from 0 to 1, lies there: it depends on the
-key and not on the source's name, so sources with disjoint ranges over the same data are disjoint
-(60K direct and other 60K multi-turn prompts; paper, section 3.3.1).
+less does not lend the rest to others. Or else ``budget`` in tokens at the top, of all sources
+together: those with ``max_tokens`` take theirs, the others share the rest by their ``weight``; what
+a variant leaves out (``not_in``) leaves the others' shares as they are. ``repeat: n`` takes what
+was kept n times (``max_tokens`` is before, a weight's share counts the repeats). ``range: [low,
+high]`` takes the utterances whose place in a random order, from 0 to 1, lies there: it depends on
+the utterance and ``seed``, not on the source, the task or the language, so sources with disjoint
+ranges over the same data have no utterance in common (60K direct and other 60K multi-turn prompts;
+paper, section 3.3.1).
 """
 
 import difflib
+import math
 import re
 from typing import Any, Callable, Dict, List
 
@@ -56,6 +60,14 @@ _NEEDS = {
     "mono": ("text_dir", "langs"),
     "chat": ("file",),
 }
+_MAY_HAVE = {
+    "asr": ("speech_lang",),
+    "st": ("translations", "speech_lang", "uniform"),
+    "st_multi_turn": ("translations", "speech_lang", "uniform"),
+    "mt": ("uniform",),
+    "mono": ("uniform", "too_long"),
+    "chat": ("with_units",),
+}
 TASKS = tuple(_NEEDS)
 _FORMATS = {
     "plain": ("asr", "mt", "mono"),
@@ -73,12 +85,16 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_weight(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+    return _is_number(value) and math.isfinite(value) and value > 0
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _is_range(value: Any) -> bool:
-    numbers = isinstance(value, list) and len(value) == 2
-    return numbers and all(isinstance(v, (int, float)) for v in value) and value[0] < value[1]
+    numbers = isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))
+    return numbers and 0 <= value[0] < value[1] <= 1
 
 
 def _is_words(value: Any) -> bool:
@@ -117,6 +133,7 @@ _TOP: Dict[str, Callable[[Any], bool]] = {
     "max_length": lambda value: _is_count(value) and value > 1,
     "seed": lambda value: isinstance(value, int) and not isinstance(value, bool),
     "budget": _is_count,
+    "variants": _is_words,
     "sources": lambda value: isinstance(value, list) and bool(value),
 }
 
@@ -132,6 +149,8 @@ def load_mixture(path: PathLike, dumpdir: str = "dump") -> Dict[str, Any]:
             mixture = yaml.safe_load(stream)
     except FileNotFoundError:
         raise SpireError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise SpireError(f"{path}: is a directory, a mixture file was expected") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SpireError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     return check_mixture(mixture, str(path), dumpdir)
@@ -142,7 +161,7 @@ def check_mixture(mixture: Any, where: str, dumpdir: str = "dump") -> Dict[str, 
     if not isinstance(mixture, dict) or not _TOP["sources"](mixture.get("sources")):
         raise SpireError(f"{where}: a mixture needs a list 'sources'")
     _check_values(mixture, _TOP, where)
-    if mixture.get("format") not in _FORMATS:
+    if mixture.get("format") not in tuple(_FORMATS):
         raise SpireError(f"{where}: 'format' must be plain or chatml")
     sources: List[Dict[str, Any]] = []
     for source in mixture["sources"]:
@@ -154,6 +173,13 @@ def check_mixture(mixture: Any, where: str, dumpdir: str = "dump") -> Dict[str, 
         _check_source(mixture, source, f"{where}: source {name}")
         paths = {key: source[key].replace("{dumpdir}", dumpdir) for key in _PATHS if key in source}
         sources.append({**source, **paths})
+    if "budget" in mixture:
+        weights = any("weight" in source for source in sources)
+        if _fixed_tokens(sources) + weights > mixture["budget"]:
+            raise SpireError(
+                f"{where}: budget: {mixture['budget']} tokens, but the sources with max_tokens take"
+                f" {_fixed_tokens(sources)}"
+            )
     return {"seed": 0, "max_length": 4096, **mixture, "sources": sources}
 
 
@@ -180,6 +206,13 @@ def _check_source(mixture: Dict[str, Any], source: Dict[str, Any], where: str) -
     if task not in _FORMATS[mixture["format"]]:
         other = "plain" if mixture["format"] == "chatml" else "chatml"
         raise SpireError(f"{where}: task {task} has no {mixture['format']} form; use {other}")
+    own = {key for keys in (*_NEEDS.values(), *_MAY_HAVE.values()) for key in keys}
+    for key in source:
+        if key in own and key not in _NEEDS[task] + _MAY_HAVE[task]:
+            tasks = [other for other in TASKS if key in _NEEDS[other] + _MAY_HAVE[other]]
+            raise SpireError(f"{where}: {key!r} is not for task {task} but for {', '.join(tasks)}")
+    for variant in source.get("not_in", ()):
+        _check_variant(mixture, variant, f"{where}: not_in")
     # Texts in any language can be learned from (langs), but prompts need a language's name.
     named = [source.get("speech_lang", "en"), *source.get("targets", ())]
     named += [lang for pair in source.get("pairs", ()) for lang in pair.split("-")]
@@ -188,14 +221,16 @@ def _check_source(mixture: Dict[str, Any], source: Dict[str, Any], where: str) -
             raise SpireError(
                 f"{where}: language {lang!r} is unknown; known are {', '.join(LANGUAGES)}"
             )
-    if source.get("uniform") and task in ("asr", "chat"):
-        raise SpireError(f"{where}: 'uniform' needs targets, pairs or langs")
+    if source.get("speech_lang", "en") in source.get("targets", ()):
+        raise SpireError(
+            f"{where}: targets: {source.get('speech_lang', 'en')!r} is the language of the speech,"
+            " which is for task asr"
+        )
+    for pair in source.get("pairs", ()):
+        if len(set(pair.split("-"))) == 1:
+            raise SpireError(f"{where}: pairs: {pair!r} is no translation")
     if source.get("uniform") and not source.keys() & {"max_tokens", "max_examples", "weight"}:
         raise SpireError(f"{where}: 'uniform' needs max_tokens, max_examples or a weight")
-    if source.get("too_long") == "cut" and task != "mono":
-        raise SpireError(f"{where}: 'too_long: cut' is for task mono; others lose their answers")
-    if "with_units" in source and task != "chat":
-        raise SpireError(f"{where}: 'with_units' is for task chat; others have a unit file")
     for key in _PATHS:
         rest = source.get(key, "").replace("{dumpdir}", "")
         rest = rest.replace("{lang}", "") if key == "translations" else rest
@@ -211,8 +246,26 @@ def _check_source(mixture: Dict[str, Any], source: Dict[str, Any], where: str) -
 
 
 def sources_of(mixture: Dict[str, Any], variant: str) -> List[Dict[str, Any]]:
-    """The sources that take part in a variant."""
+    """The sources that take part in a variant; ``""`` is one that no source leaves out.
+
+    Raises:
+        SpireError: the mixture lists its variants, and this is none of them.
+    """
+    if variant:
+        _check_variant(mixture, variant, "--variant")
     return [source for source in mixture["sources"] if variant not in source.get("not_in", ())]
+
+
+def _check_variant(mixture: Dict[str, Any], variant: str, where: str) -> None:
+    if variant not in mixture.get("variants", [variant]):
+        raise SpireError(
+            f"{where}: {variant!r} is none of the mixture's variants:"
+            f" {', '.join(mixture['variants'])}"
+        )
+
+
+def _fixed_tokens(sources: List[Dict[str, Any]]) -> int:
+    return sum(source.get("max_tokens", 0) * source.get("repeat", 1) for source in sources)
 
 
 def budget_of(mixture: Dict[str, Any], source: Dict[str, Any]) -> Limits:
@@ -220,5 +273,6 @@ def budget_of(mixture: Dict[str, Any], source: Dict[str, Any]) -> Limits:
     if "weight" not in source:
         return Limits(source.get("max_tokens"), source.get("max_examples"))
     total = sum(other.get("weight", 0) for other in mixture["sources"])
-    share = mixture["budget"] * source["weight"] / total
+    shared = mixture["budget"] - _fixed_tokens(mixture["sources"])
+    share = shared * source["weight"] / total
     return Limits(int(share / source.get("repeat", 1)), source.get("max_examples"))

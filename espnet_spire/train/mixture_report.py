@@ -7,7 +7,8 @@ The report has ``variant``, ``format``, ``seed``, ``max_length`` and
   budgets and repeats; ``budget_tokens``, ``budget_examples`` (repeats counted, ``None`` without)
   and ``reached``, the share of the budget that there is; ``rejected`` in all, ``rejected_by``
   kind, ``without_units``, ``too_long``; ``cut`` texts and ``cut_tokens`` lost; ``length`` with
-  ``mean``, ``median``, ``max``; ``langs``, the same by language as far as it applies;
+  ``mean``, ``median``, ``max``; ``content``, a hash of all that was read, by which an export
+  knows the data again; ``langs``, the same by language as far as it applies;
 * ``groups``: ``examples``, ``tokens``, ``target_tokens`` by ``task`` and ``lang``;
 * ``lengths``: how many examples have ``up_to`` so many tokens and more than the one before.
 """
@@ -34,12 +35,13 @@ class Report:
         }
         self._sources: List[Dict[str, Any]] = []
         self._groups: Dict[Any, Dict[str, int]] = {}
-        self._lengths = np.zeros(mixture["max_length"] + 1, np.int64)
+        self._lengths = np.zeros(1, np.int64)  # examples of each length, as far as there are any
 
     def begin(self, source: Dict[str, Any], streams: Sequence[Any]) -> None:
         """A source and its streams (:class:`espnet_spire.train.assemble.Selected`)."""
         self._streams, self._repeat = streams, source.get("repeat", 1)
-        self._source_lengths = np.zeros_like(self._lengths)
+        self._source_lengths = np.zeros(1, np.int64)
+        self._content = 0
         self._langs: Dict[str, Dict[str, Any]] = {}
         self._first_rejected: Optional[str] = None
         for stream in streams:
@@ -64,11 +66,10 @@ class Report:
         for key, kind, reason in summary["rejected"]:
             self._first_rejected = self._first_rejected or f"{key}: {reason}"
             entry["rejected_by"][kind] = entry["rejected_by"].get(kind, 0) + 1
+        self._content += summary["content"]
         entry["cut"] += summary["cut"]
         entry["cut_tokens"] += summary["cut_tokens"]
-        self._source_lengths += np.bincount(
-            facts["length"][mask], minlength=len(self._source_lengths)
-        )
+        self._source_lengths = _added(self._source_lengths, np.bincount(facts["length"][mask]))
         for number, name in enumerate(summary["langs"]):
             here = facts["lang"] == number
             chosen = facts[here & mask]
@@ -98,6 +99,7 @@ class Report:
                 "source %s: %d of %d examples are left out, their utterances have no units",
                 *(name, entry["without_units"], entry["available"] + entry["rejected"]),
             )
+        entry["content"] = f"{self._content % 2**64:016x}"
         entry["length"] = _statistics(self._source_lengths)
         entry["langs"] = list(self._langs.values())
         limits = self._streams[0].limits
@@ -113,7 +115,7 @@ class Report:
             group = self._groups.setdefault((entry["task"], lang["lang"]), dict.fromkeys(_SUMS, 0))
             for key in _SUMS:
                 group[key] += lang[key]
-        self._lengths += self._source_lengths * self._repeat
+        self._lengths = _added(self._lengths, self._source_lengths * self._repeat)
         self._sources.append(entry)
 
     def _against_budget(
@@ -142,8 +144,16 @@ class Report:
             {"task": task, "lang": lang, **sums}
             for (task, lang), sums in sorted(self._groups.items())
         ]
-        histogram = _histogram(self._lengths)
+        histogram = _histogram(self._lengths, self._head["max_length"])
         return {**self._head, "sources": self._sources, "groups": groups, "lengths": histogram}
+
+
+def _added(counts: np.ndarray, more: np.ndarray) -> np.ndarray:
+    """Their sum; the longer one says how long it is."""
+    total = np.zeros(max(len(counts), len(more)), np.int64)
+    total[: len(counts)] += counts
+    total[: len(more)] += more
+    return total
 
 
 def _statistics(counts: np.ndarray) -> Dict[str, float]:
@@ -156,13 +166,13 @@ def _statistics(counts: np.ndarray) -> Dict[str, float]:
     return {"mean": round(mean, 1), "median": median, "max": int(np.flatnonzero(counts)[-1])}
 
 
-def _histogram(counts: np.ndarray) -> List[Dict[str, int]]:
+def _histogram(counts: np.ndarray, max_length: int) -> List[Dict[str, int]]:
     """By powers of two."""
     bins, low, high = [], 0, 16
     while low < len(counts):
         number = int(counts[low : high + 1].sum())
         if number:
-            bins.append({"up_to": min(high, len(counts) - 1), "examples": number})
+            bins.append({"up_to": min(high, max_length), "examples": number})
         low, high = high + 1, 2 * high
     return bins
 

@@ -4,7 +4,7 @@ Memory is bounded by a batch, not by the part.
 """
 
 import re
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -20,16 +20,24 @@ from espnet_spire.train.examples import (
     render_pieces,
     tokenize,
 )
+from espnet_spire.train.inputs import Input, check_unchanged
 from espnet_spire.train.part_files import Batch, write_part
 from espnet_spire.train.selection import FACTS, sample_hash
-from espnet_spire.train.sources import Part, Raw, Stream, conversation, plain_text, read_stream
+from espnet_spire.train.sources import (
+    Part,
+    Raw,
+    Stream,
+    content_hash,
+    conversation,
+    plain_text,
+    read_stream,
+)
 from espnet_spire.units.notation import FIRST_CODE_POINT
-from espnet_spire.units.unit_lines import parse_lines
-from espnet_spire.utils.errors import SpireError
+from espnet_spire.units.unit_lines import no_such_unit, parse_lines
 
 # Why an example is rejected, as reports call it.
-NO_UNITS, FORBIDDEN, EMPTY, TOO_LONG, NO_ANSWER = (
-    *("no_units", "forbidden_text", "empty_text", "too_long", "no_answer"),
+NO_UNITS, FORBIDDEN, EMPTY, TOO_LONG, NO_ANSWER, UNUSABLE = (
+    *("no_units", "forbidden_text", "empty_text", "too_long", "no_answer", "unusable"),
 )
 # What is tokenised together.
 _BATCH_EXAMPLES, _BATCH_CHARS = 1024, 2**21
@@ -38,7 +46,7 @@ _ONE_UNIT = (0,)
 
 
 class Job(NamedTuple):
-    """A part to be done: where its files go, and the settings of the mixture."""
+    """A part to be done: where its files go, the settings of the mixture, what is read."""
 
     stem: str
     stream: Stream
@@ -46,6 +54,7 @@ class Job(NamedTuple):
     plain: bool
     max_length: int
     seed: int
+    inputs: Sequence[Input] = ()
 
 
 def encode_part(encoder: Encoder, job: Job) -> int:
@@ -53,14 +62,20 @@ def encode_part(encoder: Encoder, job: Job) -> int:
 
     Returns:
         its tokens.
+
+    Raises:
+        SpireError: the data has a fault, or changed since the job was planned.
     """
-    summary: Dict[str, Any] = {"cut": 0, "cut_tokens": 0, "langs": [], "rejected": []}
+    summary: Dict[str, Any] = {
+        **{"cut": 0, "cut_tokens": 0, "langs": [], "rejected": [], "content": 0},
+    }
 
     def batches() -> Iterator[Batch]:
         for raws in _batches(read_stream(job.stream, job.seed, job.part)):
             batch = _encode(encoder, job, raws, summary)
             if batch is not None:
                 yield batch
+        check_unchanged(job.inputs)  # before the files are put in place
 
     return write_part(job.stem, job.stream.task, batches(), summary)
 
@@ -92,6 +107,7 @@ def _encode(
     examples: List[Tokens] = []
     keys, owners, places = [], [], []
     for raw, fault in zip(raws, faults, strict=True):
+        summary["content"] = (summary["content"] + content_hash(raw)) % 2**64
         if fault is None:
             example = next(tokens)
             length = full_length(encoder, example)
@@ -126,6 +142,8 @@ def _encode(
 
 def _fault(encoder: Encoder, job: Job, raw: Raw) -> Optional[Tuple[str, str]]:
     """Why an example is rejected before it is tokenised: kind and reason."""
+    if raw.unusable is not None:
+        return UNUSABLE, raw.unusable
     if raw.without_units is not None:
         return NO_UNITS, f"no units: {raw.without_units}"
     texts = raw.texts
@@ -144,10 +162,7 @@ def _fault(encoder: Encoder, job: Job, raw: Raw) -> Optional[Tuple[str, str]]:
 
 def _check_units(encoder: Encoder, highest: str, where: str) -> None:
     if highest and ord(highest) >= FIRST_CODE_POINT + encoder.num_units:
-        raise SpireError(
-            f"{where}: unit {ord(highest) - FIRST_CODE_POINT}, but the model has units 0 to"
-            f" {encoder.num_units - 1} (num_units in its spire.json)"
-        )
+        raise no_such_unit(where, ord(highest) - FIRST_CODE_POINT, encoder.num_units)
 
 
 def _rendered(encoder: Encoder, job: Job, raws: List[Raw]) -> List[Rendered]:
@@ -163,7 +178,7 @@ def _rendered(encoder: Encoder, job: Job, raws: List[Raw]) -> List[Rendered]:
         units = np.split(values, offsets[1:-1])
     result = []
     for raw, row in zip(raws, units, strict=True):
-        one = _ONE_UNIT if row is not None and len(row) else ()
+        one = () if row is None else _ONE_UNIT
         if job.plain:
             result.append(Rendered(plain_text(job.stream, raw, one), None, row))
         else:

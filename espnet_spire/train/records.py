@@ -1,12 +1,14 @@
 """What a training leaves to be looked at: history, ESPnet's reporter, TensorBoard, curves."""
 
+import contextlib
 import json
 import logging
 import warnings
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, Iterator, List
 
 from espnet_spire.utils.atomic import PathLike, atomic_write, disk_errors
+from espnet_spire.utils.errors import SpireError
 
 HISTORY = "history.jsonl"
 IMAGES = "images"
@@ -113,14 +115,16 @@ class Records:
             self._reporter.finish_epoch(reporter)
         if self._open and log:
             logging.info("%s", self._reporter.log_message())
-            self._reporter.matplotlib_plot(self.output_dir / IMAGES)
+            with _unimportant("images are not drawn"):
+                self._reporter.matplotlib_plot(self.output_dir / IMAGES)
         self._open = {}
 
     def draw(self) -> None:
         """Draw the curves of the whole run."""
         from espnet_spire.utils.curves import plot_training
 
-        plot_training(self.path, self.output_dir / CURVES, self.output_dir.name)
+        with _unimportant("curves are not drawn"):
+            plot_training(self.path, self.output_dir / CURVES, self.output_dir.name)
 
     def close(self) -> None:
         """End the last interval, and the files."""
@@ -134,3 +138,12 @@ def _with_folder(name: str) -> str:
     if name.startswith("valid_"):
         return "valid/" + name.removeprefix("valid_")
     return f"{'speed' if name in MEASURED else 'train'}/{name}"
+
+
+@contextlib.contextmanager
+def _unimportant(words: str) -> Iterator[None]:
+    """No training ends for a picture; on a full disk the checkpoint is what says so."""
+    try:
+        yield
+    except (OSError, SpireError) as error:
+        logging.warning("%s: %s", words, error)

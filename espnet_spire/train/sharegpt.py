@@ -6,9 +6,10 @@ what is read; a JSON array, Parquet or a directory of ``datasets`` is rewritten 
 """
 
 import json
+import logging
 import re
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Set
 
 from espnet_spire.text.prompts import Turn
 from espnet_spire.utils.atomic import PathLike, atomic_write
@@ -25,36 +26,74 @@ _FROM = {"user": "human", "assistant": "gpt", "system": "system"}
 _COLUMNS = ("conversations", "messages", "lang")
 _BLOCK = 1 << 20
 _BETWEEN = re.compile(r"[\s,]*")
+# Half of a surrogate pair, which JSON can write and UTF-8 cannot.
+_HALF = re.compile("[\ud800-\udfff]")
+# An answer that begins so would share a token with the newline before it (Gemma's and Qwen's
+# tokenizers have words for several), which is not learned.
+_FIRST_NEWLINES = re.compile(r"\A\s*[\r\n]")
+# As directories of the hub name their files and folders.
+_SPLIT = re.compile(r"(?<![a-z0-9])(train|validation|valid|val|dev|test|eval)(?![a-z0-9])", re.I)
 
 
 class Conversation(NamedTuple):
-    """``number`` of the line, from 1; ``lang`` is ``und`` where the entry does not say."""
+    """``number`` of the line, from 1; ``lang`` is ``und`` where the entry does not say.
+
+    ``fault`` says why it cannot be learned from, and then there are no turns.
+    """
 
     number: int
     turns: List[Turn]
     lang: str
+    fault: Optional[str] = None
 
 
 def parse_entry(entry: Any, where: str) -> Conversation:
-    """Turns of one entry; ``where`` names it in the error."""
+    """Turns of one entry, as they are learned.
+
+    Empty system turns are left out, and newlines that answers begin with.
+
+    Args:
+        entry: of a file.
+        where: names it in the error.
+
+    Raises:
+        SpireError: it has not the form of conversations.
+    """
     try:
         said = entry["conversations"] if "conversations" in entry else entry["messages"]
-        turns = []
-        for turn in said:
-            role = turn["from"] if "from" in turn else turn["role"]
-            turns.append(Turn(_ROLES[role], turn["value"] if "value" in turn else turn["content"]))
-        if not all(isinstance(turn.content, str) for turn in turns):
-            raise TypeError("a value that is no text")
-        lang = entry.get("lang")
+        found = [
+            (
+                turn["from"] if "from" in turn else turn["role"],
+                turn["value"] if "value" in turn else turn["content"],
+            )
+            for turn in said
+        ]
+        lang = str(entry.get("lang") or "und").replace(" ", "_")
     except (AttributeError, KeyError, TypeError) as error:
         raise SpireError(f"{where}: not a ShareGPT conversation ({error!r})") from None
-    return Conversation(0, turns, str(lang).replace(" ", "_") if lang else "und")
+    turns: List[Turn] = []
+    faults = ["lang is not valid Unicode"] if _HALF.search(lang) else []
+    for who, text in found:
+        role = _ROLES.get(who) if isinstance(who, str) else None
+        if role is None:
+            faults.append(f"a turn of {who!r}, who is none of {', '.join(_ROLES)}")
+        elif role == "system" and not text:
+            continue
+        elif not isinstance(text, str):
+            faults.append(f"a turn of {who} whose value is no text")
+        elif _HALF.search(text):
+            faults.append(f"a turn of {who} with half a surrogate pair, which is not valid Unicode")
+        else:
+            turns.append(Turn(role, _FIRST_NEWLINES.sub("", text) if role == "assistant" else text))
+    if faults:
+        return Conversation(0, [], "und", faults[0])
+    return Conversation(0, turns, lang)
 
 
 def read_conversations(
     path: PathLike, start: int, end: Optional[int], first: int, name: PathLike
 ) -> Iterator[Conversation]:
-    """Read JSON lines.
+    """Read JSON lines; blank ones are passed over.
 
     Args:
         path: the file.
@@ -68,6 +107,8 @@ def read_conversations(
             if end is not None and start >= end:
                 return
             start += len(line)
+            if not line.strip():
+                continue
             where = f"{name}, line {number}"
             try:
                 entry = json.loads(line)
@@ -102,22 +143,61 @@ def write_lines(path: PathLike, out: PathLike) -> None:
     """Rewrite conversations in another form as JSON lines, one entry in memory at a time."""
     with atomic_write(out) as stream:
         for entry in _entries(Path(path)):
-            stream.write(json.dumps(entry, ensure_ascii=False) + "\n")
+            # in ASCII, since a string may hold what UTF-8 cannot: parse_entry says so
+            stream.write(json.dumps(entry) + "\n")
 
 
 def _entries(path: Path) -> Iterator[Any]:
     if (path / "state.json").exists():
-        from datasets import load_from_disk
-
-        yield from load_from_disk(str(path))
+        yield from _saved(path)
     elif path.is_dir() or path.suffix == ".parquet":
-        files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
-        if not files:
-            raise SpireError(f"{path}: neither a directory of datasets nor one with Parquet files")
-        for file in files:
+        for file in _parquet_files(path) if path.is_dir() else [path]:
             yield from _parquet(file)
     else:
-        yield from _array(path)
+        try:
+            yield from _array(path)
+        except UnicodeDecodeError:
+            raise SpireError(f"{path}: not valid UTF-8; convert the file") from None
+
+
+def _saved(path: Path) -> Iterator[Any]:
+    from datasets import load_from_disk
+
+    try:
+        dataset = load_from_disk(str(path))
+        columns = [name for name in _COLUMNS if name in dataset.column_names]
+        yield from dataset.select_columns(columns)
+    except (AttributeError, OSError, ValueError, KeyError, TypeError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise SpireError(f"{path}: not readable as a directory of datasets ({reason})") from None
+
+
+def _parquet_files(path: Path) -> List[Path]:
+    """Of a directory, those for training: splits are named as on the hub."""
+    if (path / "dataset_dict.json").exists():
+        raise SpireError(f"{path}: several data sets; name the directory of one of them in it")
+    files = {file: _splits(file.relative_to(path)) for file in sorted(path.rglob("*.parquet"))}
+    if not files:
+        raise SpireError(f"{path}: neither a directory of datasets nor one with Parquet files")
+    splits = set().union(*files.values())
+    if not splits:
+        return list(files)
+    chosen = [file for file, names in files.items() if names == {"train"}]
+    if not chosen:
+        raise SpireError(
+            f"{path}: Parquet files of {', '.join(sorted(splits))} and none of train; name one file"
+            " or folder of them"
+        )
+    if len(chosen) < len(files):
+        logging.info(
+            "%s: %d of %d Parquet files are for training, the others are not read",
+            *(path, len(chosen), len(files)),
+        )
+    return chosen
+
+
+def _splits(path: Path) -> Set[str]:
+    return {match.lower() for match in _SPLIT.findall(str(path))}
 
 
 def _parquet(path: Path) -> Iterator[Any]:

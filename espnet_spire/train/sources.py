@@ -5,6 +5,7 @@ a file of conversations. A stream can be read as a whole or in parts, see
 :mod:`espnet_spire.train.split`.
 """
 
+import hashlib
 from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -14,6 +15,8 @@ from espnet_spire.train.sharegpt import read_conversations
 from espnet_spire.units.unit_files import join_units
 from espnet_spire.utils.datadir import TEXT, iter_table, translation_file
 from espnet_spire.utils.errors import SpireError
+
+SPEECH_TASKS = ("asr", "st", "st_multi_turn")
 
 
 class Stream(NamedTuple):
@@ -56,7 +59,7 @@ class Raw(NamedTuple):
 
     ``texts`` are what a corpus gave: the transcript, then the translation; ``line`` is the
     utterance's line of the unit file; ``turns`` only ``chat`` has. ``without_units`` says why
-    there is no line where there should be one.
+    there is no line where there should be one, ``unusable`` what is wrong with a conversation.
     """
 
     key: str
@@ -65,6 +68,7 @@ class Raw(NamedTuple):
     line: Optional[str] = None
     turns: Optional[List[prompts.Turn]] = None
     without_units: Optional[str] = None
+    unusable: Optional[str] = None
 
 
 def streams_of(source: Dict[str, Any], units_name: str) -> List[Stream]:
@@ -101,7 +105,7 @@ def streams_of(source: Dict[str, Any], units_name: str) -> List[Stream]:
             language,
             target,
             tuple(map(str, tables)),
-            "data_dir" in source,
+            task in SPEECH_TASKS,
             source,
         )
         for language, target, tables in found
@@ -153,36 +157,46 @@ def read_stream(stream: Stream, seed: int, part: Optional[Part] = None) -> Itera
         SpireError: a table is missing, unsorted, or lacks a key.
     """
     low, high = stream.settings.get("range", (0.0, 1.0))
-    for raw in _read_all(stream, part):
-        if low <= sample_position(seed, "range", raw.key) < high:
+    for utterance, raw in _read_all(stream, part):
+        # not raw.key: tasks and languages over the same data have the same utterances in a range
+        if low <= sample_position(seed, "range", utterance) < high:
             yield raw
 
 
-def _read_all(stream: Stream, part: Optional[Part]) -> Iterator[Raw]:
+def content_hash(raw: Raw) -> int:
+    """64 bits of what a corpus gave; those of a source's examples are added up, modulo 2**64."""
+    said = [raw.key, raw.lang, raw.line or "", *raw.texts, *(turn.role for turn in raw.turns or ())]
+    digest = hashlib.blake2b("\n".join(said).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
+
+
+def _read_all(stream: Stream, part: Optional[Part]) -> Iterator[Tuple[str, Raw]]:
+    """Utterances, and their examples."""
     if stream.task == "chat":
         start, end = part.spans[0] if part else (0, None)
         path, first = stream.tables[0], part.first if part else 0
         where = stream.settings["file"]
-        for number, turns, lang in read_conversations(path, start, end, first, where):
-            texts = tuple(turn.content for turn in turns)
-            yield Raw(f"{number:09d}", lang, texts, turns=turns)
+        for number, turns, lang, fault in read_conversations(path, start, end, first, where):
+            key, texts = f"{number:09d}", tuple(turn.content for turn in turns)
+            yield key, Raw(key, lang, texts, turns=turns, unusable=fault)
         return
-    texts = stream.tables[:-1] if stream.with_units else stream.tables
-    rows = join_tables(texts, part and part.spans[: len(texts)])
+    tables = stream.tables[:-1] if stream.with_units else stream.tables
+    rows = join_tables(tables, part and part.spans[: len(tables)])
     if part and part.before is not None:
-        rows = _below(rows, part.before, texts[0])
+        rows = _below(rows, part.before, tables[0])
     if not stream.with_units:
         suffix = f".{stream.lang}"
         for key, values in rows:
-            yield Raw(f"{key}{suffix}", stream.lang, tuple(values))
+            yield key, Raw(f"{key}{suffix}", stream.lang, tuple(values))
         return
     suffix = f".{stream.target}" if stream.target else ""
     start, end = part.spans[-1] if part else (0, None)
     for key, values, line, reason in join_units(
-        rows, stream.tables[-1], texts[0], start=start, end=end
+        rows, stream.tables[-1], tables[0], start=start, end=end
     ):
         # tables: the translation drives where there is one, and stands last in a prompt
-        yield Raw(f"{key}{suffix}", stream.lang, tuple(values[::-1]), line, None, reason)
+        texts = tuple(values[::-1])
+        yield key, Raw(f"{key}{suffix}", stream.lang, texts, line, without_units=reason)
 
 
 def _below(rows: Iterator[Tuple[str, Any]], before: str, path: str) -> Iterator[Tuple[str, Any]]:

@@ -10,7 +10,7 @@ import os
 from typing import IO, Iterator, List, Optional, Tuple
 
 from espnet_spire.train.sources import Part, Stream
-from espnet_spire.utils.datadir import iter_table
+from espnet_spire.utils.datadir import find_key, iter_table, key_of_line
 from espnet_spire.utils.errors import SpireError
 
 
@@ -56,42 +56,10 @@ def _cuts(handle: IO[bytes], part_rows: int) -> Iterator[Tuple[int, int, Optiona
     number = offset = 0
     for line in handle:
         if number and number % part_rows == 0:
-            yield number, offset, _key(line)
+            yield number, offset, key_of_line(line)
         number += 1
         offset += len(line)
     yield number, offset, None
-
-
-def _key(line: bytes) -> bytes:
-    """As :func:`iter_table` finds it; bytes of UTF-8 compare as the characters do."""
-    return line.replace(b"\t", b" ").strip(b" \r\n").split(b" ", 1)[0]
-
-
-def find_key(handle: IO[bytes], key: bytes, low: int, high: int) -> int:
-    """The byte at which the first line with this key or a later one begins.
-
-    Args:
-        handle: a table sorted by key.
-        low: where some line before it, or it itself, begins.
-        high: the size of the table, which is the answer if there is no such line.
-    """
-    found = high
-    while low < high:
-        middle = (low + high) // 2
-        start = middle
-        if middle > low:  # to the first line that begins at middle or after
-            handle.seek(middle - 1)
-            start = middle - 1 + len(handle.readline())
-        if start >= found:
-            high = middle
-            continue
-        handle.seek(start)
-        line = handle.readline()
-        if _key(line) < key:
-            low = start + len(line)
-        else:
-            found, high = start, middle
-    return found
 
 
 def explain(stream: Stream) -> None:

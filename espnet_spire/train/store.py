@@ -6,19 +6,11 @@ from typing import List, Sequence, Tuple
 import numpy as np
 import pyarrow as pa
 
+from espnet_spire.train.assemble import DATASET
 from espnet_spire.train.collate import Document
+from espnet_spire.train.part_files import SCHEMA
 from espnet_spire.utils.atomic import PathLike
 from espnet_spire.utils.errors import SpireError
-
-_TYPES = {
-    "input_ids": pa.list_(pa.int32()),
-    "target_spans": pa.list_(pa.int32()),
-    "length": pa.int32(),
-    "num_targets": pa.int32(),
-    "task": pa.string(),
-    "lang": pa.string(),
-    "key": pa.string(),
-}
 
 
 class ExampleStore:
@@ -40,7 +32,7 @@ class ExampleStore:
         self.path = Path(path)
         table, self.fingerprint = _open_table(self.path)
         self._size = table.num_rows
-        self._columns = {name: _Column(table.column(name)) for name in _TYPES}
+        self._columns = {name: _Column(table.column(name)) for name in SCHEMA.names}
         pairs = table.select(["task", "lang"]).group_by(["task", "lang"], use_threads=False)
         found = pairs.aggregate([])
         self.groups: List[Tuple[str, str]] = sorted(
@@ -89,7 +81,7 @@ def documents_of(store: ExampleStore, sequences: Sequence[np.ndarray]) -> List[L
 def _open_table(path: Path) -> Tuple[pa.Table, str]:
     from datasets import Dataset, load_from_disk
 
-    directory = path / "dataset"
+    directory = path / DATASET
     if not directory.is_dir():
         raise SpireError(f"{directory}: no such examples; make them with make_examples")
     try:
@@ -102,7 +94,7 @@ def _open_table(path: Path) -> Tuple[pa.Table, str]:
     if not isinstance(dataset, Dataset):
         raise SpireError(f"{directory}: several data sets; make examples with make_examples")
     schema = dataset.data.table.schema
-    for name, wanted in _TYPES.items():
+    for name, wanted in zip(SCHEMA.names, SCHEMA.types, strict=True):
         if name not in schema.names:
             raise SpireError(f"{directory}: no column {name}; make examples with make_examples")
         if schema.field(name).type != wanted:

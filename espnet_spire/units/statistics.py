@@ -86,9 +86,9 @@ def count_units(
     rows = ((duration.key, duration) for duration in utterance_samples(data_dir))
     joined = join_units(rows, unit_file, data_dir)
     for key, duration, line, rejected in progress(joined, desc=f"counting {name}", unit="utt"):
-        if not line:
+        if line is None:
             missing += 1
-            on_missing(key, rejected if line is None else f"has no units in {unit_file}")
+            on_missing(key, rejected)
             continue
         if duration.reason is not None:
             raise SpireError(

@@ -11,6 +11,14 @@ _ZERO, _SPACE = ord("0"), ord(" ")
 _MOST_DIGITS = 9  # of an int32
 
 
+def no_such_unit(where: str, unit: int, num_units: int) -> SpireError:
+    """To be raised for a unit that a model does not have; ``where`` names its place."""
+    return SpireError(
+        f"{where}: unit {unit}, but the model has units 0 to {num_units - 1} (num_units in its"
+        " spire.json); units and model must be of the same codebook"
+    )
+
+
 def parse_lines(
     lines: Sequence[str], num_units: int, where: Callable[[int], str]
 ) -> Tuple[np.ndarray, np.ndarray]:
@@ -31,10 +39,7 @@ def parse_lines(
     if len(values) and int(values.max()) >= num_units:
         place = int(np.argmax(values >= num_units))
         line = int(np.searchsorted(offsets, place, side="right")) - 1
-        raise SpireError(
-            f"{where(line)}: unit {values[place]}, but the model has units 0 to {num_units - 1}"
-            " (num_units in its spire.json); units and model must be of the same codebook"
-        )
+        raise no_such_unit(where(line), int(values[place]), num_units)
     return values, offsets
 
 

@@ -131,6 +131,13 @@ def atomic_dir(path: PathLike) -> Iterator[Path]:
             os.replace(aside, path)
 
 
+def remove_dir(path: PathLike) -> None:
+    """Remove a directory: under its name it is there as a whole or not at all."""
+    path = Path(path)
+    with _aside(path) as aside:
+        os.replace(path, aside)
+
+
 def write_json(path: PathLike, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically."""
     with atomic_write(path) as stream:

@@ -8,6 +8,9 @@ from typing import Callable, List, NoReturn, Optional, Sequence
 
 from espnet_spire.utils.errors import SpireError
 
+# Of an answer: where the paper stops decoding.
+MAX_NEW_TOKENS = 256
+
 
 def underscored(argv: Sequence[str]) -> List[str]:
     """Spell every long option with underscores; values and what follows ``--`` stay as they are.
@@ -70,7 +73,7 @@ def add_compute_options(parser: argparse.ArgumentParser) -> None:
 
 def add_generation_options(parser: argparse.ArgumentParser) -> None:
     """The options of everything that lets an LLM answer."""
-    parser.add_argument("--max_new_tokens", type=int, default=256, help="of an answer")
+    parser.add_argument("--max_new_tokens", type=int, default=MAX_NEW_TOKENS, help="of an answer")
     parser.add_argument("--batch_tokens", type=int, default=16384, help="of a batch, padded")
     add_compute_options(parser)
 

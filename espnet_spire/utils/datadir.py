@@ -7,7 +7,7 @@ key, tab, reason.
 """
 
 from pathlib import Path
-from typing import Dict, Iterable, Iterator, List, Mapping, Optional, Tuple
+from typing import IO, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple
 
 from espnet_spire.utils.atomic import PathLike, atomic_write
 from espnet_spire.utils.errors import SpireError
@@ -81,6 +81,38 @@ def iter_table(
             yield key, value
 
 
+def key_of_line(line: bytes) -> bytes:
+    """As :func:`iter_table` finds it; bytes of UTF-8 compare as the characters do."""
+    return line.replace(b"\t", b" ").strip(b" \r\n").split(b" ", 1)[0]
+
+
+def find_key(handle: IO[bytes], key: bytes, low: int, high: int) -> int:
+    """The byte at which the first line with this key or a later one begins.
+
+    Args:
+        handle: a table sorted by key.
+        low: where some line before it, or it itself, begins.
+        high: the size of the table, which is the answer if there is no such line.
+    """
+    found = high
+    while low < high:
+        middle = (low + high) // 2
+        start = middle
+        if middle > low:  # to the first line that begins at middle or after
+            handle.seek(middle - 1)
+            start = middle - 1 + len(handle.readline())
+        if start >= found:
+            high = middle
+            continue
+        handle.seek(start)
+        line = handle.readline()
+        if key_of_line(line) < key:
+            low = start + len(line)
+        else:
+            found, high = start, middle
+    return found
+
+
 def read_table(path: PathLike, *, allow_empty_value: bool = False) -> Dict[str, str]:
     """:func:`iter_table` as a dictionary (in file order)."""
     return dict(iter_table(path, allow_empty_value=allow_empty_value))
@@ -108,17 +140,30 @@ def write_rejected(path: PathLike, rejected: Mapping[str, str]) -> None:
 
 def read_rejected(path: PathLike) -> Dict[str, str]:
     """Read what :func:`write_rejected` wrote."""
+    return dict(iter_rejected(path))
+
+
+def iter_rejected(path: PathLike, first: Optional[str] = None) -> Iterator[Tuple[str, str]]:
+    """:func:`read_rejected`, one line in memory at a time.
+
+    Args:
+        first: begin at this key, or where it would stand, in a sorted file; messages count lines
+            from there.
+    """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        stream = open(path, "rb")
     except FileNotFoundError:
         raise SpireError(f"{path}: no such file") from None
-    rejected = {}
-    for number, line in enumerate(lines, 1):
-        key, tab, reason = line.partition("\t")
-        if not key or not tab:
-            raise SpireError(f"{path}, line {number}: {line[:40]!r} is not 'key, tab, reason'")
-        rejected[key] = reason
-    return rejected
+    with stream:
+        if first is not None:
+            size = stream.seek(0, 2)
+            stream.seek(find_key(stream, first.encode(), 0, size))
+        for number, raw in enumerate(stream, 1):
+            line = raw.decode("utf-8", errors="replace").rstrip("\r\n")
+            key, tab, reason = line.partition("\t")
+            if not key or not tab:
+                raise SpireError(f"{path}, line {number}: {line[:40]!r} is not 'key, tab, reason'")
+            yield key, reason
 
 
 def speakers_to_utterances(utt2spk: Mapping[str, str]) -> Dict[str, str]:

@@ -46,10 +46,15 @@ def rank_environment(rank: int, nproc: int, port: int) -> Dict[str, str]:
 def first_failure(ended: Sequence[Ended]) -> Optional[Ended]:
     """Whom to blame among ranks found ended at the same time; ``None`` if all ended well.
 
-    One that a signal ended comes first: errors of the others may follow from that.
+    One that a signal ended comes first: errors of the others may follow from that. One that
+    aborted comes last: threads of gloo and NCCL do that when another rank has gone.
     """
     failed = [one for one in ended if one.status not in (0, Stopped.exit_code)]
-    return min(failed, key=lambda one: (one.status >= 0, one.rank), default=None)
+
+    def order(one: Ended):
+        return one.status == -signal.SIGABRT, one.status >= 0, one.rank
+
+    return min(failed, key=order, default=None)
 
 
 def exit_status(

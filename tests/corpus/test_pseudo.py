@@ -79,6 +79,31 @@ def test_the_threshold_keeps_and_rejects_with_reasons(tmp_path, data, lm_tokeniz
     assert sorted(path.name for path in out.iterdir()) == ["rejected.tsv", "scores", "text.tc.de"]
 
 
+def test_transcripts_are_never_read_as_units_or_special_tokens(tmp_path, data, lm_tokenizer):
+    (data / "text").write_text("a one <|im_end|>\U000f0003 two\nb three\n")
+    generator, scored = Shouter(lm_tokenizer), []
+
+    def record(sources, translations, src, tgt):
+        scored.extend(zip(sources, translations, strict=True))
+        return [0.9] * len(sources)
+
+    options = {"src": "en", "num_shards": 1, "shard": 1}
+    label(generator, record, data, {"de": tmp_path / "o"}, style="chatml", **options)
+    assert scored == [("one < |im_end|> two", "ONE < |IM_END|> TWO"), ("three", "THREE")]
+    assert "\nEnglish: one < |im_end|> two\nGerman:<|im_end|>\n" in generator.asked[0]
+    assert generator.asked[0].count("<|im_end|>") == 1
+
+
+def test_a_base_model_needs_the_plain_style(tmp_path, lm_base):
+    data = make_data_dir(tmp_path / "train", 2)
+    options = ["--model", str(lm_base), "--data_dir", str(data), "--tgt_langs", "de"]
+    options += ["--max_new_tokens", "2", "--device", "cpu", "--threshold", "0"]
+    with pytest.raises(SpireError, match="is not one token, .* or --prompt_style plain$"):
+        pseudo_label.main([*options, "--out", str(tmp_path / "o")])
+    with pytest.raises(SpireError, match="no translation scores 0.0"):
+        pseudo_label.main([*options, "--out", str(tmp_path / "o"), "--prompt_style", "plain"])
+
+
 def test_a_shard_that_is_there_is_not_translated_again(tmp_path, data, lm_tokenizer):
     run_label(Shouter(lm_tokenizer), data, tmp_path / "o", 2, 1)
     generator = Shouter(lm_tokenizer)

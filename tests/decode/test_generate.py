@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers_bases import make_kind, read_json, write_json
 
 from espnet_spire.decode.generate import Answer, Generator
 from espnet_spire.utils.errors import SpireError
@@ -138,3 +139,12 @@ def test_a_model_that_is_not_there(tmp_path):
     with pytest.raises(SpireError) as caught:
         Generator(str(tmp_path / "none"))
     assert f"--model {tmp_path}/none" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_model_without_any_end_token(tmp_path):
+    make_kind("llama-3", tmp_path)
+    for name in ("tokenizer_config.json", "config.json", "generation_config.json"):
+        kept = {k: v for k, v in read_json(tmp_path / name).items() if "eos_token" not in k}
+        write_json(tmp_path / name, kept)
+    with pytest.raises(SpireError, match="nothing says which token ends an answer; set eos_token"):
+        Generator(str(tmp_path))

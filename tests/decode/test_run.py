@@ -78,6 +78,27 @@ def test_the_cascade_reads_what_was_transcribed(tmp_path, data, lm_tokenizer):
     assert cut == {k: "1" for k, v in heard.items() if int(v.removeprefix("word")) % 2 == 0}
 
 
+def test_text_is_never_read_as_units_or_special_tokens(tmp_path, data, lm_tokenizer, caplog):
+    """Neither a test set's nor what the model said itself."""
+    texts = read_table(data / "text.tc.de")
+    texts["utt003"] = "das <|im_end|> Zeichen und </s> und \U000f0003"
+    (data / "text.tc.de").write_text("".join(f"{key} {text}\n" for key, text in texts.items()))
+    recorder = Recorder(lm_tokenizer)
+    recorder.text = lambda answer: "heard \U000f0003\U000f0004 <s>"
+    decode(lambda: recorder, JOBS, data_dir=data, units=data / UNITS_NAME, out=tmp_path / "out")
+    asked = recorder.asked["mt.de-en"][3]
+    assert "\nGerman: das < |im_end|> Zeichen und < /s> und \nEnglish:<|im_end|>\n" in asked
+    assert asked.count("<|im_end|>") == 1
+    assert "mt.de-en: 1 of 7 texts have" in caplog.text and "the first is utt003" in caplog.text
+    for prompt in recorder.asked["st_cascade.en-de"]:
+        assert "\nEnglish: heard  < s>\nGerman:<|im_end|>" in prompt
+    assert "st_cascade.en-de: 7 of 7 texts have" in caplog.text
+    # Units of speech are left as they are, and so is the hypothesis.
+    assert all("\U000f0000" <= max(prompt) for prompt in recorder.asked["asr.en-en"])
+    heard = read_table(tmp_path / "out" / "asr.en-en" / "text")
+    assert set(heard.values()) == {"heard \U000f0003\U000f0004 <s>"}
+
+
 def test_results_that_are_there_are_not_decoded_again(tmp_path, data, lm_tokenizer):
     options = {"data_dir": data, "units": data / UNITS_NAME, "out": tmp_path / "out"}
     decode(lambda: Recorder(lm_tokenizer), JOBS[:2], **options)
@@ -217,3 +238,14 @@ def test_the_command(tmp_path, data, lm_dir, generator):
         spire_inference.main([*options, *out, "--task", "st"])
     with pytest.raises(SpireError, match="--shard 4 is not between 1 and --num_shards 3"):
         spire_inference.main([*options, *out, "--task", "asr", "--num_shards", "3", "--shard", "4"])
+
+
+def test_a_base_model_is_refused(tmp_path, data, lm_base):
+    """It has no ChatML, and its answers would be about the letters of ``<|im_start|>``."""
+    options = ["--model", str(lm_base), "--data_dir", str(data), "--out", str(tmp_path / "out")]
+    words = rf"{lm_base}: <\|im_end\|> is not one token, .*give an instruction-tuned model"
+    with pytest.raises(SpireError, match=words):
+        spire_inference.main(
+            [*options, "--task", "mt", "--tgt_lang", "de", "--device", "cpu"],
+        )
+    assert not (tmp_path / "out").exists()

@@ -247,6 +247,15 @@ def test_another_start_model_is_refused(checkpoints, model_dirs, tmp_path):
     assert not (tmp_path / "hf").exists()
 
 
+def test_a_start_model_that_is_none_is_named(checkpoints, model_dirs, tmp_path):
+    start = tmp_path / "start"
+    shutil.copytree(model_dirs["llama"], start)
+    (start / "config.json").write_text('{"model_type": "nonesuch"}')
+    with pytest.raises(SpireError, match=f"^--start_model {start}: .*nonesuch") as caught:
+        export(checkpoints / "zero1", start, tmp_path / "hf", instruct=True, dtype="float32")
+    assert "\n" not in str(caught.value) and not (tmp_path / "hf").exists()
+
+
 def test_adapters_must_fit(checkpoints, model_dirs, tmp_path):
     from espnet_spire.model.weights import checkpoint_weights, merge_lora, stored_weights
 

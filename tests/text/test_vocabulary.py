@@ -562,7 +562,7 @@ def test_bad_input(base_model, tmp_path):
         extend_vocabulary(str(tmp_path / "empty"), 5, tmp_path / "out")
     with pytest.raises(SpireError, match="--base /nowhere/at/all: no such directory"):
         extend_vocabulary("/nowhere/at/all", 5, tmp_path / "out")
-    with pytest.raises(SpireError, match="--out .* is the base model, which would be replaced"):
+    with pytest.raises(SpireError, match="--out .* and .*llama is read from there"):
         extend_vocabulary(base_model, 5, f"{base_model}/../{Path(base_model).name}")
     with pytest.raises(SpireError, match="make the model with extend_vocabulary first"):
         read_spire_json(base_model)

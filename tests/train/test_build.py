@@ -24,7 +24,9 @@ from helpers_lm import (
     write_blocks,
 )
 
-from espnet_spire.train import part_files, parts
+from espnet_spire.text import prompts
+from espnet_spire.text.languages import LANGUAGES
+from espnet_spire.train import part_files, parts, sharegpt
 from espnet_spire.train.build import build_examples
 from espnet_spire.train.examples import encoder_of
 from espnet_spire.train.selection import sample_position
@@ -240,11 +242,12 @@ def test_utterances_without_units_are_left_out_and_counted(tmp_path, lm_data, lm
     (lm_data / UNITS_NAME).write_text("\n".join(lines[:3] + lines[4:-1]) + "\n")
     listed = lm_data / f"{UNITS_NAME}.rejected.tsv"
     listed.write_text("utt003\ta.wav: no samples\nutt023\ttoo short\nutt999\tnot here\n")
-    (lm_data / "text.tc.en").write_text((lm_data / "text").read_text())
+    for lang in ("en", "fr"):
+        (lm_data / f"text.tc.{lang}").write_text((lm_data / "text").read_text())
     data = str(lm_data)
     mix = mixture(
         {"name": "asr", "task": "asr", "data_dir": data},
-        {"name": "st", "task": "st", "data_dir": data, "targets": ["de", "en"]},
+        {"name": "st", "task": "st", "data_dir": data, "targets": ["de", "fr"]},
         {"name": "mts", "task": "st_multi_turn", "data_dir": data, "targets": ["de"]},
         {"name": "mt", "task": "mt", "text_dir": data, "pairs": ["en-de"]},
     )
@@ -256,7 +259,7 @@ def test_utterances_without_units_are_left_out_and_counted(tmp_path, lm_data, lm
     rejected = read_rejected(tmp_path / "out" / "rejected.tsv")
     assert list(rejected) == [
         *("asr:utt003", "asr:utt023", "st:utt003.de", "st:utt023.de"),
-        *("st:utt003.en", "st:utt023.en", "mts:utt003.de", "mts:utt023.de"),
+        *("st:utt003.fr", "st:utt023.fr", "mts:utt003.de", "mts:utt023.de"),
     ]
     assert rejected["asr:utt003"] == "no units: a.wav: no samples"
     assert "source st: 4 of 48 examples are left out, their utterances have no units" in caplog.text
@@ -267,6 +270,22 @@ def test_utterances_without_units_are_left_out_and_counted(tmp_path, lm_data, lm
     listed.unlink()
     with pytest.raises(SpireError, match=rf"{UNITS_NAME}: utterance utt003 of .*/text is missing"):
         build(mix, lm_tokenizer, tmp_path / "out")
+
+
+def test_an_empty_line_of_units_is_no_speech(tmp_path, lm_data, lm_tokenizer, caplog):
+    lines = (lm_data / UNITS_NAME).read_text().splitlines()
+    lines[4], lines[9] = "utt004", "utt009 \t "
+    (lm_data / UNITS_NAME).write_text("\n".join(lines) + "\n")
+    for form in ("plain", "chatml"):
+        mix = mixture({"name": "asr", "task": "asr", "data_dir": str(lm_data)}, format=form)
+        (entry,) = build(mix, lm_tokenizer, tmp_path / form, part_rows=5)["sources"]
+        assert (entry["examples"], entry["without_units"], entry["rejected"]) == (22, 2, 2)
+        rejected = read_rejected(tmp_path / form / "rejected.tsv")
+        assert list(rejected) == ["asr:utt004", "asr:utt009"]
+        assert rejected["asr:utt004"].endswith(f"{UNITS_NAME} is empty")
+        texts = [lm_tokenizer.decode(ids) for ids in rows(tmp_path / form)["input_ids"]]
+        assert not any("Speech:\n" in text or "Speech: \n" in text for text in texts)
+    assert "2 of 24 examples are left out, their utterances have no units" in caplog.text
 
 
 def test_a_range_without_an_utterance_does_not_count_it(tmp_path, lm_data, lm_tokenizer):
@@ -293,6 +312,20 @@ def test_a_conversation_without_an_answer_is_rejected(tmp_path, lm_tokenizer):
         "b:000000001": "there is no answer in it to learn",
         "b:000000003": "there is no answer in it to learn",
     }
+
+
+def test_a_row_that_cannot_be_used_does_not_end_the_build(tmp_path, lm_tokenizer):
+    good = [("human", "Q"), ("gpt", "A")]
+    conversations = [good, [*good, ("tool", "{}")], [("human", "\ud83d"), ("gpt", "A")], good]
+    blocks = write_blocks(tmp_path / "b.jsonl", conversations)
+    with open(blocks, "a") as stream:
+        stream.write("\n")
+    source = {"name": "b", "task": "chat", "file": str(blocks)}
+    (entry,) = build(mixture(source), lm_tokenizer, tmp_path / "out")["sources"]
+    assert (entry["examples"], entry["rejected_by"]) == (2, {"unusable": 2})
+    rejected = read_rejected(tmp_path / "out" / "rejected.tsv")
+    assert rejected["b:000000002"].startswith("a turn of 'tool'")
+    assert "surrogate" in rejected["b:000000003"]
 
 
 def test_the_limit_on_length_is_inclusive(tmp_path, lm_data, lm_tokenizer):
@@ -392,6 +425,18 @@ def test_weights_divide_a_budget(tmp_path, lm_data, lm_tokenizer, caplog):
     assert 500 < asr["tokens"] <= 600 and asr["reached"] == round(asr["tokens"] / 600, 4)
     assert st["tokens"] == st["available_tokens"] < 1800
     assert f"source st: {st['tokens'] / 1000:.1f}K of 1.8K tokens" in caplog.text
+
+
+def test_a_budget_is_of_all_sources_together(tmp_path, lm_data, lm_tokenizer):
+    data = {"data_dir": str(lm_data)}
+    mix = mixture(
+        {"name": "asr", "task": "asr", "weight": 1, **data},
+        {"name": "st", "task": "st", "targets": ["de"], "max_tokens": 300, "repeat": 2, **data},
+        budget=1200,
+    )
+    asr, st = build(mix, lm_tokenizer, tmp_path / "out")["sources"]
+    assert (asr["budget_tokens"], st["budget_tokens"]) == (600, 600)
+    assert 1000 < sum(rows(tmp_path / "out")["length"]) == asr["tokens"] + st["tokens"] <= 1200
 
 
 def test_a_budget_too_small_for_anything(tmp_path, lm_data, lm_tokenizer):
@@ -575,6 +620,123 @@ def test_only_what_a_change_touches_is_done_again(tmp_path, lm_data, lm_tokenize
     assert "meat!" in lm_tokenizer.decode(sum(rows(out)["input_ids"], []))
 
 
+def test_other_prompts_or_another_version_make_other_examples(
+    tmp_path, lm_data, lm_tokenizer, counted, monkeypatch
+):
+    data = {"data_dir": str(lm_data), "max_tokens": 1}
+    mix = mixture(
+        {"name": "asr", "task": "asr", **data},
+        {"name": "st", "task": "st", "targets": ["de"], **data},
+    )
+
+    def attempt():
+        counted.clear()
+        with pytest.raises(SpireError, match="too small"):
+            build(mix, lm_tokenizer, tmp_path / "out", part_rows=24)
+        return [os.path.basename(os.path.dirname(stem)).split("-")[0] for stem in counted]
+
+    assert attempt() == ["asr", "st"] and attempt() == []
+    monkeypatch.setitem(LANGUAGES, "de", "Deutsch")
+    assert attempt() == ["st"] and attempt() == []
+    real = prompts.speech_instruction
+    monkeypatch.setattr(prompts, "speech_instruction", lambda *args: real(*args) + " ")
+    assert attempt() == ["asr", "st"] and attempt() == []
+    monkeypatch.setattr("espnet_spire.train.build.__version__", "99")
+    assert attempt() == ["asr", "st"] and attempt() == []
+
+
+@pytest.mark.parametrize("change", ["text", UNITS_NAME, f"{UNITS_NAME}.rejected.tsv"])
+def test_inputs_that_change_in_the_middle(tmp_path, lm_data, lm_tokenizer, monkeypatch, change):
+    source = {"name": "asr", "task": "asr", "data_dir": str(lm_data)}
+    (lm_data / f"{UNITS_NAME}.rejected.tsv").write_text("a\tb\n")
+    path, real = lm_data / change, parts.encode_part
+    before, stat = path.read_bytes(), path.stat()
+    done = []
+
+    def encode(encoder, job):
+        if len(done) == 1:  # of three
+            path.write_bytes(before[:-1] + before[-2:])
+        done.append(job.stem)
+        return real(encoder, job)
+
+    monkeypatch.setattr("espnet_spire.train.build.encode_part", encode)
+    with pytest.raises(SpireError, match=f"{change}: changed while it was read"):
+        build(mixture(source), lm_tokenizer, tmp_path / "out", part_rows=8)
+    assert not (tmp_path / "out").exists() and len(done) == 2
+    # what was read of the changed file is not kept, even if it is what it was again
+    path.write_bytes(before)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    build(mixture(source), lm_tokenizer, tmp_path / "out", part_rows=8)
+    assert done[2] == done[1] and len(done) == 4 and len(set(done)) == 3
+    build(mixture(source), lm_tokenizer, tmp_path / "again", part_rows=8)
+    assert same_files(tmp_path / "out", tmp_path / "again")
+
+
+def test_conversations_that_change_while_they_are_rewritten(tmp_path, lm_tokenizer, monkeypatch):
+    good = {"conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}]}
+    path = tmp_path / "b.json"
+    path.write_text(json.dumps([good]))
+    real = sharegpt.write_lines
+
+    def write(source, out):
+        real(source, out)
+        path.write_text(json.dumps([good, good]))
+
+    monkeypatch.setattr(sharegpt, "write_lines", write)
+    source = {"name": "b", "task": "chat", "file": str(path)}
+    with pytest.raises(SpireError, match="b.json: changed while it was read"):
+        build(mixture(source), lm_tokenizer, tmp_path / "out")
+    assert not list((tmp_path / "out.work").glob("*/*.jsonl"))
+
+
+def test_only_examples_are_replaced(tmp_path, lm_data, lm_tokenizer):
+    source = {"name": "asr", "task": "asr", "data_dir": str(lm_data)}
+    before = sorted(path.name for path in lm_data.iterdir())
+    for out in (lm_data, tmp_path):
+        with pytest.raises(SpireError, match="--out .*/text is read from there"):
+            build(mixture(source), lm_tokenizer, out)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "report.json").write_text("{}")
+    with pytest.raises(SpireError, match=r"mine has files of something else in it \(no dataset\)"):
+        build(mixture(source), lm_tokenizer, tmp_path / "mine")
+    with pytest.raises(SpireError, match="report.json is a file; name a directory"):
+        build(mixture(source), lm_tokenizer, tmp_path / "mine" / "report.json")
+    (tmp_path / "out.work").mkdir()
+    (tmp_path / "out.work" / "diary").write_text("")
+    with pytest.raises(SpireError, match="out.work has files of something else"):
+        build(mixture(source), lm_tokenizer, tmp_path / "out")
+    assert sorted(path.name for path in lm_data.iterdir()) == before
+    assert (tmp_path / "mine" / "report.json").read_text() == "{}"
+    # an empty directory, and what it made itself
+    (tmp_path / "new").mkdir()
+    build(mixture(source), lm_tokenizer, tmp_path / "new")
+    build(mixture({**source, "max_examples": 3}), lm_tokenizer, tmp_path / "new")
+    assert len(rows(tmp_path / "new")["key"]) == 3
+
+
+def test_a_lock_of_a_removed_directory_is_no_lock(tmp_path, lm_data, lm_tokenizer, monkeypatch):
+    """Another process finishes, and removes the directory, between opening and locking."""
+    source = {"name": "asr", "task": "asr", "data_dir": str(lm_data)}
+    work, held = tmp_path / "out.work", []
+
+    def late(stream, path):
+        if not held:
+            shutil.rmtree(work)
+        held.append(stream)
+        lock(stream, path)
+
+    def encode(encoder, job):
+        # a third one is refused while this one is at it
+        with open(work / "lock", "ab") as other, pytest.raises(SpireError, match="at this job"):
+            lock(other, work)
+        return parts.encode_part(encoder, job)
+
+    monkeypatch.setattr("espnet_spire.train.build.lock", late)
+    monkeypatch.setattr("espnet_spire.train.build.encode_part", encode)
+    build(mixture(source), lm_tokenizer, tmp_path / "out")
+    assert len(held) == 2 and not work.exists()
+
+
 def test_two_at_once_are_refused(tmp_path, lm_data, lm_tokenizer):
     source = {"name": "asr", "task": "asr", "data_dir": str(lm_data)}
     (tmp_path / "out.work").mkdir()
@@ -621,7 +783,7 @@ def test_record_batches_are_bounded(tmp_path, lm_data, lm_tokenizer, monkeypatch
         ({"task": "chat", "file": "{t}/empty.jsonl"}, "source s: no example; is its data empty?"),
         ({"task": "chat", "file": "{t}/bad.jsonl"}, "bad.jsonl, line 2: not a ShareGPT"),
         ({"task": "chat", "file": "{t}/bad.json"}, "bad.json, line 2: not a ShareGPT"),
-        ({"task": "chat", "file": "{t}/null.jsonl"}, "null.jsonl, line 1: .*no text"),
+        ({"task": "chat", "file": "{t}/null.jsonl"}, r"all are rejected \(s:000000001: .*no text"),
         ({"task": "mono", "text_dir": "{t}/data", "langs": ["en"]}, "source s: .*use plain"),
         ({"task": "mt", "text_dir": "{t}/data", "pairs": ["en-de"]}, "tc.en, line 3: key utt000"),
     ],

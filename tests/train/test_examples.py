@@ -276,6 +276,9 @@ class NoBos:
     def __call__(self, text, **options):
         return self.tokenizer(text, **options)
 
+    def __getattr__(self, name):
+        return getattr(self.tokenizer, name)
+
 
 def test_prompts_of_a_tokenizer_without_bos_begin_with_the_text(lm_tokenizer):
     turns = [Turn("user", "x")]

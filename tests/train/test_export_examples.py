@@ -23,7 +23,8 @@ def entries(path):
 
 @pytest.fixture
 def chatml(tmp_path, lm_data):
-    (lm_data / "text.tc.en").write_text((lm_data / "text").read_text())
+    for lang in ("en", "fr"):
+        (lm_data / f"text.tc.{lang}").write_text((lm_data / "text").read_text())
     said = [[("human", f"Frage {i}\n"), ("gpt", "A"), ("human", "B"), ("gpt", "é")] for i in (1, 2)]
     jsonl = write_blocks(tmp_path / "b.jsonl", said)
     array = "[" + ", ".join(jsonl.read_text().splitlines()) + "]"
@@ -32,7 +33,7 @@ def chatml(tmp_path, lm_data):
     sources = [
         {"name": "asr", "task": "asr", "data_dir": data, "max_examples": 5, "repeat": 2},
         {"name": "gone", "task": "asr", "data_dir": data, "not_in": ["v"]},
-        {"name": "st", "task": "st", "data_dir": data, "targets": ["de", "en"], "range": [0, 0.5]},
+        {"name": "st", "task": "st", "data_dir": data, "targets": ["de", "fr"], "range": [0, 0.5]},
         {"name": "mts", "task": "st_multi_turn", "data_dir": data, "targets": ["de"]},
         {"name": "mt", "task": "mt", "text_dir": data, "pairs": ["de-en"], "max_tokens": 300},
         {"name": "blocks", "task": "chat", "file": str(tmp_path / "b.json")},
@@ -53,7 +54,7 @@ def test_what_is_exported_gives_the_same_ids_when_it_is_read(tmp_path, chatml, l
     for name in ("input_ids", "target_spans", "lang"):
         assert again[name] == table[name]
     # … and to a trainer that applies the model's chat template
-    assert lm_tokenizer.chat_template == CHAT_TEMPLATE or "im_start" in lm_tokenizer.chat_template
+    assert lm_tokenizer.chat_template == CHAT_TEMPLATE
     roles = {"human": "user", "gpt": "assistant"}
     for entry, ids in list(zip(exported, table["input_ids"], strict=True))[::7]:
         messages = [
@@ -100,8 +101,37 @@ def test_examples_of_another_mixture_or_other_data(tmp_path, chatml, lm_tokenize
     with pytest.raises(SpireError, match="ex: example mts:utt00..de is not in the mixture's data"):
         export({**chatml, "sources": chatml["sources"][:3]})
     other = str(make_data_dir(tmp_path / "few", 3))
-    with pytest.raises(SpireError, match="ex: example asr:utt.* is not in the mixture's data"):
+    with pytest.raises(SpireError, match="ex: source asr: its data, or what the mixture takes of"):
         export({**chatml, "sources": [{**chatml["sources"][0], "data_dir": other}]})
     with pytest.raises(SpireError, match="none/report.json: no such file"):
         export(chatml, "none")
     assert not out.exists()
+
+
+@pytest.mark.parametrize("name", ["text", "text.tc.de", UNITS_NAME, "b.json"])
+def test_data_that_changed_since(tmp_path, lm_data, chatml, lm_tokenizer, name):
+    build(chatml, lm_tokenizer, tmp_path / "ex")
+    path = tmp_path / name if name == "b.json" else lm_data / name
+    before = path.read_text()
+    changes = {"b.json": ("Frage 1", "Frage 7"), UNITS_NAME: ("utt003 ", "utt003 1 ")}
+    old, new = changes.get(name, ("utt003 ", "utt003 so "))
+    path.write_text(before.replace(old, new))
+    assert path.read_text() != before
+    with pytest.raises(SpireError, match="ex: source (asr|st|mts|mt|blocks): its data, or what"):
+        export_examples(chatml, UNITS_NAME, tmp_path / "ex", tmp_path / "out.jsonl")
+    assert not (tmp_path / "out.jsonl").exists()
+    path.write_text(before)  # at another time: it is the content that counts
+    assert export_examples(chatml, UNITS_NAME, tmp_path / "ex", tmp_path / "out.jsonl") > 40
+
+
+def test_inputs_are_not_replaced(tmp_path, lm_data, chatml, lm_tokenizer):
+    build(chatml, lm_tokenizer, tmp_path / "ex")
+    for out in (
+        *(tmp_path / "b.json", lm_data / "text", tmp_path / "ex" / "report.json"),
+        *(tmp_path / "ex" / "dataset" / "state.json", tmp_path / "ex" / "dataset"),
+    ):
+        with pytest.raises(SpireError, match="--out .* is read from there"):
+            export_examples(chatml, UNITS_NAME, tmp_path / "ex", out)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(SpireError, match="folder is a directory; name a file"):
+        export_examples(chatml, UNITS_NAME, tmp_path / "ex", tmp_path / "folder")

@@ -88,10 +88,34 @@ def test_dumpdir_stands_in_every_path(tmp_path):
         (mixture(MONO), ["source mono: task mono has no chatml form; use plain"]),
         (plain(ST), ["source st: task st has no plain form; use chatml"]),
         (plain(CHAT), ["source chat: task chat has no plain form; use chatml"]),
-        (plain({**ASR, "too_long": "cut"}), ["source asr", "'too_long: cut' is for task mono"]),
+        (plain({**ASR, "too_long": "cut"}), ["source asr", "'too_long' is not for task asr"]),
         (plain({**MONO, "too_long": "split"}), ["source mono", "too_long: 'split'"]),
-        (plain({**ASR, "with_units": True}), ["source asr", "'with_units' is for task chat"]),
-        (plain({**ASR, "uniform": True}), ["source asr", "'uniform' needs targets, pairs or"]),
+        (plain({**ASR, "with_units": True}), ["source asr", "task asr but for chat"]),
+        (plain({**ASR, "uniform": True}), ["source asr", "for st, st_multi_turn, mt, mono"]),
+        (mixture({**CHAT, "data_dir": "d"}), ["source chat", "'data_dir' is not for task chat"]),
+        (plain({**MONO, "data_dir": "d"}), ["source mono", "'data_dir' is not for task mono"]),
+        (plain({**MT, "data_dir": "d"}), ["source mt", "task mt but for asr, st, st_multi_turn"]),
+        (mixture({**ASR, "targets": ["de"]}), ["source asr", "'targets' is not for task asr"]),
+        (mixture({**ASR, "translations": "t"}), ["source asr", "'translations' is not for"]),
+        (mixture({**ASR, "file": "f"}), ["source asr", "'file' is not for task asr"]),
+        (mixture({**MT, "speech_lang": "de"}), ["source mt", "'speech_lang' is not for task mt"]),
+        (mixture({**ST, "targets": ["de", "en"]}), ["source st", "'en' is the language of the"]),
+        (mixture({**ST, "speech_lang": "de"}), ["source st", "'de' is the language of the spee"]),
+        (mixture({**MT, "pairs": ["en-de", "de-de"]}), ["source mt", "'de-de' is no translation"]),
+        (mixture({**ASR, "range": [-0.5, 0.5]}), ["source asr", "range: [-0.5, 0.5]"]),
+        (mixture({**ASR, "range": [0, 60]}), ["source asr", "range: [0, 60]"]),
+        (mixture({**ASR, "range": [False, True]}), ["source asr", "range: [False, True]"]),
+        (mixture({**ASR, "range": [0, float("nan")]}), ["source asr", "range: [0, nan]"]),
+        (plain({**ASR, "weight": float("inf")}, budget=9), ["source asr", "weight: inf"]),
+        ({"format": ["chatml"], "sources": [ASR]}, ["'format' must be plain or chatml"]),
+        (mixture({**ASR, "task": ["asr"]}), ["source asr", "'task' must be one of"]),
+        (mixture({**ASR, "not_in": ["b"]}, variants=["a", "c"]), ["not_in: 'b' is none", "a, c"]),
+        (mixture(ASR, variants="a"), ["variants: 'a' cannot be used"]),
+        (
+            plain({**ASR, "max_tokens": 5, "repeat": 2}, {**MT, "weight": 1}, budget=10),
+            ["budget: 10 tokens, but the sources with max_tokens take 10"],
+        ),
+        (plain({**ASR, "max_tokens": 11}, budget=10), ["budget: 10 tokens", "take 11"]),
         (plain({**MONO, "uniform": True}), ["source mono", "'uniform' needs max_tokens"]),
         (plain({**ASR, "weight": 1}), ["source asr", "'weight' needs a 'budget'"]),
         (plain(ASR, budget=10), ["source asr", "give it 'weight' or 'max_tokens'"]),
@@ -120,6 +144,18 @@ def test_a_missing_mixture_file(tmp_path):
         load_mixture(tmp_path / "none.yaml")
 
 
+def test_a_directory_is_no_mixture_file(tmp_path):
+    with pytest.raises(SpireError, match="is a directory, a mixture file was expected"):
+        load_mixture(tmp_path)
+
+
+def test_listed_variants_are_all_there_are():
+    mix = check_mixture(mixture(ASR, {**ST, "not_in": ["b"]}, variants=["a", "b"]), "m")
+    assert [len(sources_of(mix, variant)) for variant in ("", "a", "b")] == [2, 2, 1]
+    with pytest.raises(SpireError, match="--variant: 'B' is none of the mixture's variants: a, b"):
+        sources_of(mix, "B")
+
+
 def test_variants_leave_out_sources():
     mix = mixture(ASR, {**ASR, "name": "b", "not_in": ["noblocks", "other"]})
     assert [s["name"] for s in sources_of(mix, "full")] == ["asr", "b"]
@@ -141,10 +177,12 @@ def test_budgets_of_sources():
         {**ASR, "weight": 5},
         {**MONO, "weight": 0.5, "uniform": True},
         {**MT, "weight": 0.5, "repeat": 2},
-        {**ASR, "name": "more", "max_tokens": 7},
-        budget=6_000_000_000,
+        # and a little that has its own, taken three times
+        {**ASR, "name": "more", "max_tokens": 7, "repeat": 3},
+        budget=6_000_000_021,
     )
     assert [share.max_tokens for share in shares] == [5_000_000_000, 500_000_000, 250_000_000, 7]
+    assert budgets({**ASR, "max_tokens": 5}, budget=5) == [Limits(5, None)]
 
 
 def test_a_variant_does_not_change_the_others_shares():

@@ -20,8 +20,9 @@ def facts(lengths, targets, langs):
     return array
 
 
-def summary(langs, rejected=(), cut=0, cut_tokens=0):
-    return {"langs": langs, "rejected": list(rejected), "cut": cut, "cut_tokens": cut_tokens}
+def summary(langs, rejected=(), cut=0, cut_tokens=0, content=0):
+    counts = {"cut": cut, "cut_tokens": cut_tokens, "content": content}
+    return {"langs": langs, "rejected": list(rejected), **counts}
 
 
 def streams(source, limits, alone):
@@ -33,8 +34,14 @@ def two_sources():
     report.begin(MONO, streams(MONO, Limits(20, None), True))
     rejected = [["mono:a.de", "too_long", "50 tokens"], ["mono:b.de", "empty_text", "empty"]]
     mask = np.array([True, False, True])
-    report.add(0, facts([8, 30, 9], [7, 29, 8], [0, 0, 0]), mask, summary(["de"], rejected))
-    report.add(1, facts([40], [39], [0]), np.array([False]), summary(["zh"], cut=1, cut_tokens=5))
+    report.add(
+        0,
+        facts([8, 30, 9], [7, 29, 8], [0, 0, 0]),
+        mask,
+        summary(["de"], rejected, content=2**64 - 3),
+    )
+    cut = summary(["zh"], cut=1, cut_tokens=5, content=5)
+    report.add(1, facts([40], [39], [0]), np.array([False]), cut)
     report.add(1, facts([5], [4], [0]), np.array([True]), summary(["zh"]))
     report.end()
     report.begin(CHAT, streams(CHAT, Limits(None, 2), False))
@@ -70,6 +77,7 @@ def test_sums_by_source_language_and_task(caplog):
         "budget_examples": None,
         "reached": 22 / 40,
         "length": {"mean": 7.3, "median": 8, "max": 9},
+        "content": "0000000000000002",
         "langs": [
             {
                 **{"lang": "de", "examples": 2, "tokens": 17, "target_tokens": 15},
@@ -96,6 +104,16 @@ def test_sums_by_source_language_and_task(caplog):
     assert result["lengths"] == [{"up_to": 16, "examples": 7}]
     # neither language lacks data: what was left out would have gone over the budget
     assert "there is no more" not in caplog.text
+
+
+def test_memory_does_not_depend_on_the_longest_that_could_be():
+    report = Report({**HEAD, "max_length": 10**12}, "")
+    report.begin(CHAT, streams(CHAT, Limits(None, None), False))
+    report.add(0, facts([9, 3], [1, 1], [0, 0]), np.array([True, True]), summary(["de"]))
+    report.add(0, facts([20], [1], [0]), np.array([True]), summary(["de"]))
+    report.end()
+    assert report.result()["sources"][0]["length"] == {"mean": 10.7, "median": 9, "max": 20}
+    assert [entry["up_to"] for entry in report.result()["lengths"]] == [16, 32]
 
 
 def test_tables():

@@ -94,6 +94,17 @@ def test_curves(tmp_path):
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_picture_that_cannot_be_drawn_ends_nothing(tmp_path, caplog):
+    (tmp_path / "curves.png").mkdir()
+    (tmp_path / "images").write_text("")
+    records = start(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        run_to(records, 1, 4)
+        records.draw()
+        records.close()
+    assert "curves are not drawn" in caplog.text and "images are not drawn" in caplog.text
+
+
 def test_values_that_are_not_there(tmp_path):
     records = start(tmp_path, tensorboard=True)
     records.add(entry(1, 2.0, share_of_peak=None))

@@ -6,6 +6,7 @@ from helpers_lm import GERMAN, SENTENCES, UNITS_NAME, make_data_dir
 from espnet_spire.text.prompts import Turn
 from espnet_spire.train.sources import (
     Raw,
+    content_hash,
     conversation,
     join_tables,
     mixture_files,
@@ -170,3 +171,36 @@ def test_ranges_are_disjoint_and_complete(tmp_path):
     assert all(0 < len(part) < 60 for part in (first, second, third))
     assert sorted(first + second + third) == keys("all") == [f"utt{i:03d}.de" for i in range(60)]
     assert set(first) <= set(keys("b", [0, 0.5]))
+
+
+def test_a_range_has_the_same_utterances_for_every_task_and_language(tmp_path):
+    data = make_data_dir(tmp_path / "data", 60)
+    for lang in ("en", "fr"):
+        (data / f"text.tc.{lang}").write_text((data / "text").read_text())
+
+    def utterances(task, **more):
+        folder = {"text_dir" if task == "mt" else "data_dir": str(data)}
+        source = {"name": task, "task": task, "range": [0, 0.5], **folder, **more}
+        return {raw.key[:6] for raw in read(source, 7)}
+
+    expected = utterances("asr")
+    assert 15 < len(expected) < 45
+    for targets in (["de"], ["fr"], ["fr", "de"]):
+        assert utterances("st", targets=targets) == expected
+        assert utterances("st_multi_turn", targets=targets) == expected
+    assert utterances("mt", pairs=["de-en"]) == utterances("mt", pairs=["fr-en"]) == expected
+
+
+def test_the_hash_of_an_example_depends_on_all_that_a_corpus_gave():
+    turns = [Turn("user", "a"), Turn("assistant", "b")]
+    raw = Raw("k", "en", ("a", "b"), "1 2", turns)
+    others = [
+        raw._replace(key="l"),
+        raw._replace(lang="de"),
+        raw._replace(texts=("a", "c")),
+        raw._replace(line="1 3"),
+        raw._replace(line=None),
+        raw._replace(turns=[Turn("system", "a"), turns[1]]),
+    ]
+    assert content_hash(raw) == content_hash(raw._replace(turns=list(turns)))
+    assert len({content_hash(x) for x in (raw, *others)}) == 7

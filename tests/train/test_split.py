@@ -3,37 +3,8 @@
 import pytest
 
 from espnet_spire.train.sources import Stream, read_stream
-from espnet_spire.train.split import explain, find_key, split_stream
+from espnet_spire.train.split import explain, split_stream
 from espnet_spire.utils.errors import SpireError
-
-KEYS = ["a", "b", "ba", "bb", "c", "d", "é", "面"]
-
-
-@pytest.mark.parametrize("ending", ["\n", "\r\n"])
-def test_every_key_is_found_where_it_begins(tmp_path, ending):
-    path = tmp_path / "table"
-    lines = [f"{key} {'x' * (7 * number % 13)}{ending}" for number, key in enumerate(KEYS)]
-    path.write_bytes("".join(lines).encode())
-    starts = [len("".join(lines[:number]).encode()) for number in range(len(lines) + 1)]
-    with open(path, "rb") as handle:
-        for low in starts:
-            for number, key in enumerate(KEYS):
-                if starts[number] >= low:
-                    assert find_key(handle, key.encode(), low, starts[-1]) == starts[number]
-        assert find_key(handle, b"", 0, starts[-1]) == 0
-        assert find_key(handle, b"bab", 0, starts[-1]) == starts[3]
-        assert find_key(handle, "龜".encode(), 0, starts[-1]) == starts[-1]
-        assert find_key(handle, b"a", 0, 0) == 0
-
-
-def test_keys_are_found_as_tables_are_read(tmp_path):
-    """Tabs, blanks before a key, no value, no newline at the end."""
-    path = tmp_path / "table"
-    path.write_bytes(b"a\tx y\n  b z\nc\nd")
-    with open(path, "rb") as handle:
-        assert [find_key(handle, key, 0, 15) for key in (b"a", b"b", b"c", b"d", b"e")] == [
-            *(0, 6, 12, 14, 15)
-        ]
 
 
 def make(tmp_path, count, extra=3):

@@ -343,15 +343,15 @@ def test_other_ways_to_train_learn_and_go_on_as_well(trained, tmp_path, name):
 
 
 def test_gradients_of_micro_batches_are_added_up_in_float32(trained, tmp_path):
-    """bfloat16 has three digits: sums of many gradients in it are off by as much as a percent."""
+    """bfloat16 has three digits: the sum of 52 gradients in it is off by 0.6 %, else 0.2 %."""
     folder, options, _ = trained
     norms = {}
     for dtype in ("float32", "bfloat16"):
-        more = ["--dtype", dtype, "--batch_sequences", "13", "--packing", "false"]
+        more = ["--dtype", dtype, "--batch_sequences", "52", "--packing", "false"]
         more += ["--micro_batch_tokens", "1", "--max_steps", "1"]
         run_training([*options, *more], tmp_path / dtype, folder / "zero2.json")
         norms[dtype] = read_history_lines(tmp_path / dtype)[0]["grad_norm"]
-    assert norms["bfloat16"] == pytest.approx(norms["float32"], rel=2e-3)
+    assert norms["bfloat16"] == pytest.approx(norms["float32"], rel=4e-3)
 
 
 # What goes wrong ----------------------------------------------------------------------------
@@ -426,13 +426,15 @@ def limit_files():
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(trained, tmp_path, ranks):
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
+    trained, trained_two_ranks, tmp_path, ranks
+):
     """Neither hangs: all ranks come to the barrier, and to the message."""
     folder, options, _ = trained
-    run = tmp_path / "run"
-    copy_back_to(20, folder / "zero1", run)
+    run, config = tmp_path / "run", "zero3" if ranks == 2 else "zero1"
+    copy_back_to(20, trained_two_ranks[0] if ranks == 2 else folder / config, run)
     before = json.loads((run / "checkpoint.json").read_text())
-    line = fails(folder, options, run, ranks=ranks, preexec_fn=limit_files)
+    line = fails(folder, options, run, config=config, ranks=ranks, preexec_fn=limit_files)
     assert re.search(
         r"step_\d+: cannot be written \(rank 0: .*GiB are free on the device\); the checkpoint"
         r" before it is intact: make room and start the same command again",
@@ -440,7 +442,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(trained, tmp_
     )
     assert json.loads((run / "checkpoint.json").read_text()) == before
     assert {path.name for path in run.glob("step_*")} == set(before["kept"])
-    run_training(options, run, folder / "zero1.json")
+    run_training(options, run, folder / f"{config}.json", ranks=ranks)
     nearly(read_history_lines(folder / "zero1"), read_history_lines(run))
 
 

@@ -64,7 +64,7 @@ def test_row_by_hand(data_dir, tmp_path):
     assert row == ("a set", 3, 1040 + 1039 + 2000, 3 + 2 + 6, 2 + 1 + 4, 2)
     assert missing == {
         "c": "399 samples are shorter than one frame",
-        "e": f"has no units in {tmp_path / 'u'}",
+        "e": f"its line in {tmp_path / 'u'} is empty",
     }
     seconds = 4079 / 16000
     assert as_json(row) == {

@@ -9,7 +9,13 @@ import pytest
 from helpers_lm import process_environment
 
 from espnet_spire.utils import atomic
-from espnet_spire.utils.atomic import atomic_dir, atomic_write, read_json, write_json
+from espnet_spire.utils.atomic import (
+    atomic_dir,
+    atomic_write,
+    read_json,
+    remove_dir,
+    write_json,
+)
 from espnet_spire.utils.errors import SpireError
 
 
@@ -242,3 +248,10 @@ def test_json_errors_name_the_file(tmp_path):
     with pytest.raises(TypeError):
         write_json(tmp_path / "set.json", {1, 2})
     assert not (tmp_path / "set.json").exists()
+
+
+def test_a_directory_is_removed_as_a_whole(tmp_path):
+    (tmp_path / "work" / "deep").mkdir(parents=True)
+    (tmp_path / "work" / "deep" / "file").write_text("")
+    remove_dir(tmp_path / "work")
+    assert list(tmp_path.iterdir()) == []

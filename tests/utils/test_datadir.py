@@ -4,6 +4,8 @@ import subprocess
 import pytest
 
 from espnet_spire.utils.datadir import (
+    find_key,
+    iter_rejected,
     iter_table,
     read_rejected,
     read_table,
@@ -199,3 +201,42 @@ def test_shards_by_hand():
         ["a", "d", "g"], ["b", "e"], ["c", "f"],
     ]  # fmt: skip
     assert shard_of(["a"], 2, 2) == []
+
+
+KEYS = ["a", "b", "ba", "bb", "c", "d", "é", "面"]
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_every_key_is_found_where_it_begins(tmp_path, ending):
+    path = tmp_path / "table"
+    lines = [f"{key} {'x' * (7 * number % 13)}{ending}" for number, key in enumerate(KEYS)]
+    path.write_bytes("".join(lines).encode())
+    starts = [len("".join(lines[:number]).encode()) for number in range(len(lines) + 1)]
+    with open(path, "rb") as handle:
+        for low in starts:
+            for number, key in enumerate(KEYS):
+                if starts[number] >= low:
+                    assert find_key(handle, key.encode(), low, starts[-1]) == starts[number]
+        assert find_key(handle, b"", 0, starts[-1]) == 0
+        assert find_key(handle, b"bab", 0, starts[-1]) == starts[3]
+        assert find_key(handle, "龜".encode(), 0, starts[-1]) == starts[-1]
+        assert find_key(handle, b"a", 0, 0) == 0
+
+
+def test_keys_are_found_as_tables_are_read(tmp_path):
+    """Tabs, blanks before a key, no value, no newline at the end."""
+    path = tmp_path / "table"
+    path.write_bytes(b"a\tx y\n  b z\nc\nd")
+    with open(path, "rb") as handle:
+        assert [find_key(handle, key, 0, 15) for key in (b"a", b"b", b"c", b"d", b"e")] == [
+            *(0, 6, 12, 14, 15)
+        ]
+
+
+def test_a_list_of_what_was_rejected_from_a_key_on(tmp_path):
+    path = tmp_path / "rejected.tsv"
+    path.write_text("a\tone\nb c\nd\ttwo  2\ne\tthree\n")
+    assert list(iter_rejected(path, "c")) == [("d", "two  2"), ("e", "three")]
+    assert list(iter_rejected(path, "f")) == []
+    with pytest.raises(SpireError, match="rejected.tsv, line 2: 'b c'"):
+        list(iter_rejected(path))

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
 import pytest
 from helpers_lm import process_environment
@@ -51,6 +50,9 @@ def test_whom_to_blame():
     assert first_failure([Ended(0, 75), Ended(2, 3), Ended(1, 1)]) == Ended(1, 1)
     # the first rank says that its connection broke, since the third was killed
     assert first_failure([Ended(0, 1), Ended(2, -9)]) == Ended(2, -9)
+    # a thread of the first rank aborts, since the second has gone
+    assert first_failure([Ended(0, -6), Ended(1, 1)]) == Ended(1, 1)
+    assert first_failure([Ended(0, 0), Ended(1, -6)]) == Ended(1, -6)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,36 @@
+"""The files that a stream is read from, known by size and time."""
+
+from pathlib import Path
+from typing import List, NamedTuple, Sequence, Tuple
+
+from espnet_spire.train.sources import Stream
+from espnet_spire.units.unit_files import rejected_file
+from espnet_spire.utils.errors import SpireError
+
+
+class Input(NamedTuple):
+    """``state``: sizes and times of a file, or of the files of a directory."""
+
+    path: str
+    state: Tuple[Tuple[int, int], ...]
+
+
+def inputs_of(stream: Stream) -> List[Input]:
+    """What a stream depends on, as it is now; what is not there has an empty state."""
+    paths = [*stream.tables]
+    if stream.with_units:
+        paths.append(str(rejected_file(paths[-1])))
+    return [Input(path, _state(Path(path))) for path in paths]
+
+
+def check_unchanged(inputs: Sequence[Input]) -> None:
+    """Raise if one of them is not any more what it was."""
+    for path, state in inputs:
+        if _state(Path(path)) != state:
+            raise SpireError(f"{path}: changed while it was read; start the same command again")
+
+
+def _state(path: Path) -> Tuple[Tuple[int, int], ...]:
+    files = sorted(path.rglob("*")) if path.is_dir() else [path] if path.exists() else []
+    stats = [file.stat() for file in files]
+    return tuple((stat.st_size, stat.st_mtime_ns) for stat in stats)
