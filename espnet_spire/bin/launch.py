@@ -1,8 +1,6 @@
 """Run a sharded command as nj processes and merge: launch --nj 4 --log F.JOB.log -- command …"""
 
-import sys
-
-from espnet_spire.utils.cli import ArgumentParser, run
+from espnet_spire.utils.cli import ArgumentParser, run, split_command
 
 
 def get_parser():
@@ -14,12 +12,11 @@ def get_parser():
 
 
 def main(cmd=None):
-    words = list(sys.argv[1:] if cmd is None else cmd)
-    split = words.index("--") if "--" in words else len(words)
-    args = get_parser().parse_args(words[:split])
+    ours, command = split_command(cmd)
+    args = get_parser().parse_args(ours)
     from espnet_spire.utils.launch import launch_local
 
-    launch_local(words[split + 1 :], nj=args.nj, log=args.log)
+    launch_local([*args.command, *command], nj=args.nj, log=args.log)
 
 
 if __name__ == "__main__":

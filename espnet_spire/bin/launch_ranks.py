@@ -5,7 +5,7 @@ SIGTERM and SIGUSR1 are passed on, and the ranks get the time that they need to 
 
 import sys
 
-from espnet_spire.utils.cli import ArgumentParser, run
+from espnet_spire.utils.cli import ArgumentParser, run, split_command
 
 
 def get_parser():
@@ -19,13 +19,11 @@ def get_parser():
 
 
 def main(cmd=None):
-    words = list(sys.argv[1:] if cmd is None else cmd)
-    # argparse would read the command's own options: it gets only what is before "--".
-    split = words.index("--") if "--" in words else len(words)
-    args = get_parser().parse_args(words[:split])
+    ours, command = split_command(cmd)
+    args = get_parser().parse_args(ours)
     from espnet_spire.utils.ranks import launch_ranks
 
-    command = [*args.command, *words[split + 1 :]]
+    command = [*args.command, *command]
     status = launch_ranks(command, nproc=args.nproc, master_port=args.master_port)
     if status != 0:
         sys.exit(status)

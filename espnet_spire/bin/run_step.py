@@ -3,7 +3,7 @@
 import shlex
 import sys
 
-from espnet_spire.utils.cli import ArgumentParser, run
+from espnet_spire.utils.cli import ArgumentParser, run, split_command
 
 
 def get_parser():
@@ -22,15 +22,13 @@ def get_parser():
 
 
 def main(cmd=None):
-    words = list(sys.argv[1:] if cmd is None else cmd)
-    # argparse would read the command's own options: it gets only what is before "--".
-    split = words.index("--") if "--" in words else len(words)
-    args = get_parser().parse_args(words[:split])
+    ours, command = split_command(cmd)
+    args = get_parser().parse_args(ours)
     from espnet_spire.utils.steps import run_step
 
     status = run_step(
         args.name,
-        words[split + 1 :],
+        [*args.command, *command],
         expdir=args.expdir,
         inputs=args.inputs,
         outputs=args.outputs,
@@ -39,7 +37,8 @@ def main(cmd=None):
         launcher=shlex.split(args.launcher),
     )
     if status != 0:
-        sys.exit(status)
+        # A signal's number is negative here, and 128 more than it for a shell.
+        sys.exit(status if status > 0 else 128 - status)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,11 @@ class SpireTrainer:
             )
         init_process_group(options.ngpu, distributed_option.local_rank)
         with _signals() as received:
-            _Run(options, train_iter_factory, valid_iter_factory, received).train()
+            try:
+                _Run(options, train_iter_factory, valid_iter_factory, received).train()
+            except Stopped:  # all ranks raise it at the same step; of other errors none may wait
+                end_process_group()
+                raise
         end_process_group()
 
 

@@ -4,7 +4,7 @@ import argparse
 import logging
 import os
 import sys
-from typing import Callable, List, NoReturn, Optional, Sequence
+from typing import Callable, List, NoReturn, Optional, Sequence, Tuple
 
 from espnet_spire.utils.errors import SpireError
 
@@ -98,6 +98,16 @@ def default_device(device: str, shard: int = 1) -> str:
     if device == "cuda" and torch.cuda.device_count() > 1:
         return f"cuda:{(shard - 1) % torch.cuda.device_count()}"
     return device
+
+
+def split_command(cmd: Optional[Sequence[str]]) -> Tuple[List[str], List[str]]:
+    """Words of a command line before and after ``--``: our options, and a command to run.
+
+    argparse would read the command's own options.
+    """
+    words = list(sys.argv[1:] if cmd is None else cmd)
+    split = words.index("--") if "--" in words else len(words)
+    return words[:split], words[split + 1 :]
 
 
 def setup_logging() -> None:

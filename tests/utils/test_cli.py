@@ -10,6 +10,7 @@ from espnet_spire.utils.cli import (
     add_shard_options,
     check_shard,
     default_device,
+    split_command,
     str2bool,
     underscored,
 )
@@ -149,3 +150,11 @@ def test_a_real_command_from_a_shell(tmp_path):
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "error: --num_units 0: must be at least 1"
     assert "Traceback" not in done.stderr
+
+
+def test_a_command_behind_two_dashes():
+    assert split_command(["--nj", "2", "--", "python", "--", "-x"]) == (
+        ["--nj", "2"],
+        ["python", "--", "-x"],
+    )
+    assert split_command(["--nj", "2"]) == (["--nj", "2"], [])
