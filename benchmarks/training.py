@@ -255,6 +255,7 @@ def main() -> None:
             if not options.no_baseline:
                 theirs = baseline(options, model, rows, options.work / "theirs")[1:]
                 slow.append(statistics.median(e["target_tokens_per_second"] for e in theirs))
+                print(f"{mixture}: ours {fast[-1]:,.0f}, theirs {slow[-1]:,.0f} tokens a second")
         line = {
             "mixture": mixture,
             "target tokens / s": f"{statistics.median(fast):,.0f}",

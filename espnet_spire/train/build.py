@@ -15,7 +15,7 @@ import os
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
-from espnet_spire import __version__
+import espnet_spire
 from espnet_spire.text.prompts import Turn, chatml_pieces
 from espnet_spire.train import sharegpt
 from espnet_spire.train.assemble import DATASET, REPORT, Selected, write_dataset
@@ -183,7 +183,7 @@ def _identity(mixture: Dict[str, Any], encoder: Encoder, part_rows: int) -> List
     """What the examples of all streams depend on, beside their prompts."""
     vocabulary = hashlib.sha256(encoder.backend.to_str().encode()).hexdigest()
     settings = [mixture[key] for key in ("format", "max_length", "seed")]
-    return [__version__, vocabulary, *encoder[1:], *settings, part_rows]
+    return [espnet_spire.__version__, vocabulary, *encoder[1:], *settings, part_rows]
 
 
 def _prompt(stream: Stream) -> List[Any]:

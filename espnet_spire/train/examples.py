@@ -13,7 +13,7 @@ from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
-from espnet_spire.text.prompts import CHATML_TOKENS, Piece, Turn, chatml_pieces, chatml_prompt
+from espnet_spire.text.prompts import CHATML_TOKENS, Piece, Turn, chatml_prompt
 from espnet_spire.units.notation import FIRST_CODE_POINT, unit_to_char
 from espnet_spire.utils.errors import SpireError
 
@@ -214,22 +214,13 @@ def _offsets(sizes: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
 
 
-def _encode_one(tokenizer, rendered: Rendered) -> Encoded:
+def encode_plain(tokenizer, text: str) -> Encoded:
+    """``<s> text </s>`` with loss on all of it but the first token (continued pre-training)."""
     # units are tokenised as any other text here: encoder_of looks for them for a long time
     ends = tokenizer.bos_token_id, tokenizer.eos_token_id
     encoder = Encoder(tokenizer.backend_tokenizer, *ends, None, 0, ())
-    ids, spans = assemble(encoder, tokenize(encoder, [rendered]))
+    ids, spans = assemble(encoder, tokenize(encoder, [Rendered(text, None)]))
     return Encoded(ids.values, spans.values.reshape(-1, 2))
-
-
-def encode_plain(tokenizer, text: str) -> Encoded:
-    """``<s> text </s>`` with loss on all of it but the first token (continued pre-training)."""
-    return _encode_one(tokenizer, Rendered(text, None))
-
-
-def encode_conversation(tokenizer, turns: Sequence[Turn]) -> Encoded:
-    """ChatML with loss on the answers and their end tokens (instruction tuning)."""
-    return _encode_one(tokenizer, render_pieces(chatml_pieces(turns)))
 
 
 def encode_chatml_prompt(tokenizer, turns: Sequence[Turn]) -> List[int]:

@@ -1,5 +1,6 @@
 """The files that a stream is read from, known by size and time."""
 
+import contextlib
 from pathlib import Path
 from typing import List, NamedTuple, Sequence, Tuple
 
@@ -31,6 +32,9 @@ def check_unchanged(inputs: Sequence[Input]) -> None:
 
 
 def _state(path: Path) -> Tuple[Tuple[int, int], ...]:
-    files = sorted(path.rglob("*")) if path.is_dir() else [path] if path.exists() else []
-    stats = [file.stat() for file in files]
-    return tuple((stat.st_size, stat.st_mtime_ns) for stat in stats)
+    states = []
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        with contextlib.suppress(FileNotFoundError):
+            stat = file.stat()
+            states.append((stat.st_size, stat.st_mtime_ns))
+    return tuple(states)

@@ -77,7 +77,7 @@ def parse_entry(entry: Any, where: str) -> Conversation:
         role = _ROLES.get(who) if isinstance(who, str) else None
         if role is None:
             faults.append(f"a turn of {who!r}, who is none of {', '.join(_ROLES)}")
-        elif role == "system" and not text:
+        elif role == "system" and not str(text or "").strip():
             continue
         elif not isinstance(text, str):
             faults.append(f"a turn of {who} whose value is no text")

@@ -71,6 +71,27 @@ def test_a_tokenizer_and_its_spire_json_that_disagree(mixture, lm_dir, tmp_path)
         make_examples.main([*command, "--model", str(model)])
 
 
+@pytest.mark.parametrize("content", ["", "{}", "[]"])
+def test_a_broken_tokenizer(mixture, lm_dir, tmp_path, content):
+    model = shutil.copytree(lm_dir, tmp_path / "model")
+    (model / "tokenizer.json").write_text(content)
+    command = ["--mixture", mixture, "--units_name", UNITS_NAME, "--out", str(tmp_path / "o")]
+    with pytest.raises(SpireError, match="model: its tokenizer cannot be loaded") as caught:
+        make_examples.main([*command, "--model", str(model)])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_mistyped_variant(lm_data, tmp_path):
+    mixture = tmp_path / "mix.yaml"
+    source = {"name": "asr", "task": "asr", "data_dir": str(lm_data)}
+    values = {"format": "plain", "variants": ["full", "small"], "sources": [source]}
+    mixture.write_text(yaml.safe_dump(values))
+    command = ["--mixture", str(mixture), "--units_name", "u", "--variant"]
+    mixture_inputs.main([*command, "small"])
+    with pytest.raises(SpireError, match="--variant: 'smal' is none of the mixture's variants"):
+        mixture_inputs.main([*command, "smal"])
+
+
 def test_plot_units(tmp_path, capsys):
     (tmp_path / "cb").mkdir()
     (tmp_path / "cb" / "codebook.json").write_text(json.dumps({"num_clusters": 4}))

@@ -568,6 +568,23 @@ def test_bad_input(base_model, tmp_path):
         read_spire_json(base_model)
 
 
+def test_only_an_extended_model_is_replaced(base_model, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "wav.scp").write_text("a a.wav\n")
+    with pytest.raises(
+        SpireError, match=r"out has files of something else in it \(no spire.json\)"
+    ):
+        extend_vocabulary(base_model, K, out)
+    with pytest.raises(SpireError, match="--out .* is read from there"):
+        extend_vocabulary(base_model, K, Path(base_model).parent)
+    assert (out / "wav.scp").exists() and (Path(base_model) / "config.json").exists()
+    (out / "wav.scp").unlink()
+    extend_vocabulary(base_model, K, out)
+    extend_vocabulary(base_model, K + 1, out)
+    assert read_spire_json(out)["num_units"] == K + 1
+
+
 def test_tokenizer_files_that_do_not_belong_together(base_model, extended_model, tmp_path):
     mixed = tmp_path / "mixed"
     shutil.copytree(base_model, mixed)

@@ -641,7 +641,7 @@ def test_other_prompts_or_another_version_make_other_examples(
     real = prompts.speech_instruction
     monkeypatch.setattr(prompts, "speech_instruction", lambda *args: real(*args) + " ")
     assert attempt() == ["asr", "st"] and attempt() == []
-    monkeypatch.setattr("espnet_spire.train.build.__version__", "99")
+    monkeypatch.setattr("espnet_spire.__version__", "99")
     assert attempt() == ["asr", "st"] and attempt() == []
 
 

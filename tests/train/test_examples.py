@@ -6,12 +6,12 @@ import pytest
 from espnet_spire.text import prompts
 from espnet_spire.text.prompts import Turn
 from espnet_spire.train.examples import (
+    Encoded,
     Encoder,
     Rendered,
     assemble,
     cut_off,
     encode_chatml_prompt,
-    encode_conversation,
     encode_plain,
     encode_plain_prompt,
     encoder_of,
@@ -77,6 +77,14 @@ CONVERSATIONS = {
         ["1\n\n2 <|im_end|>", "<|im_end|>"],
     ),
 }
+
+
+def encode_conversation(tokenizer, turns):
+    """The whole text tokenised at once, units and all."""
+    encoder = encoder_of(tokenizer)
+    text = render_pieces(prompts.chatml_pieces(turns))
+    ids, spans = assemble(encoder, tokenize(encoder, [text]))
+    return Encoded(ids.values, spans.values.reshape(-1, 2))
 
 
 @pytest.mark.parametrize("name", CONVERSATIONS)
@@ -165,6 +173,14 @@ def test_each_unit_is_one_id_of_the_training_example(lm_tokenizer):
 def test_text_that_would_be_read_as_something_else_is_refused(lm_tokenizer, text, reason):
     found = forbidden_text(text, special_tokens(lm_tokenizer))
     assert (found is None) if reason is None else (reason in found)
+
+
+def test_of_many_special_tokens_the_first_in_the_text_is_named():
+    names = ["</s>", *(f"<|reserved_{number}|>" for number in range(300)), "[a.b]"]
+    assert forbidden_text("x [a.b] </s>", names) == "text has the special token [a.b]"
+    assert forbidden_text("<|reserved_12|>", names) == "text has the special token <|reserved_12|>"
+    assert forbidden_text("<|reserved_300|> [acb] s", names) is None
+    assert forbidden_text("anything", []) is None
 
 
 # Units in the place of one character ----------------------------------------------------------

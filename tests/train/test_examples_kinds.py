@@ -7,7 +7,15 @@ from helpers_bases import KINDS, make_kind
 from espnet_spire.text import prompts
 from espnet_spire.text.prompts import Turn
 from espnet_spire.text.vocabulary import extend_vocabulary
-from espnet_spire.train.examples import Rendered, assemble, encoder_of, render_pieces, tokenize
+from espnet_spire.train.examples import (
+    Rendered,
+    assemble,
+    encode_chatml_prompt,
+    encoder_of,
+    render_pieces,
+    tokenize,
+)
+from espnet_spire.train.sharegpt import parse_entry
 
 TEXTS = [
     *(
@@ -82,3 +90,13 @@ def test_plain_texts(tokenizer):
             ids = [*begin(tokenizer), *whole, tokenizer.eos_token_id]
             expected.append((ids, [1, len(ids)]))
     assert encode(tokenizer, rendered) == expected
+
+
+def test_no_answer_shares_a_token_with_its_prompt(tokenizer):
+    """Also one that begins with newlines, which Gemma and Qwen have tokens for."""
+    for answer in (*TEXTS, "\nDer", "\n\n Der", "\r\nDer", " \nDer", "\tDer"):
+        said = [{"from": "human", "value": "Q"}, {"from": "gpt", "value": answer}]
+        turns = parse_entry({"conversations": said}, "x").turns
+        ((ids, (start, end)),) = encode(tokenizer, [render_pieces(prompts.chatml_pieces(turns))])
+        assert encode_chatml_prompt(tokenizer, turns[:1]) == ids[:start]
+        assert ids[end - 1] == tokenizer.convert_tokens_to_ids("<|im_end|>")

@@ -6,6 +6,7 @@ import pytest
 from datasets import load_from_disk
 from helpers_lm import UNITS_NAME, make_data_dir, write_blocks
 
+from espnet_spire.bin import export_mixture
 from espnet_spire.text.prompts import CHAT_TEMPLATE
 from espnet_spire.train.build import build_examples
 from espnet_spire.train.export_examples import export_examples
@@ -135,3 +136,18 @@ def test_inputs_are_not_replaced(tmp_path, lm_data, chatml, lm_tokenizer):
     (tmp_path / "folder").mkdir()
     with pytest.raises(SpireError, match="folder is a directory; name a file"):
         export_examples(chatml, UNITS_NAME, tmp_path / "ex", tmp_path / "folder")
+
+
+@pytest.mark.parametrize("template", ["cpm3", "chatml"])
+def test_llama_factorys_templates_are_our_prompts(tmp_path, chatml, lm_tokenizer, template):
+    """Their slots, written down here: cpm3 is chatml with BOS before it."""
+    assert "template: cpm3 (ChatML with BOS)" in export_mixture.get_parser().format_help()
+    table = build(chatml, lm_tokenizer, tmp_path / "ex")
+    export_examples(chatml, UNITS_NAME, tmp_path / "ex", tmp_path / "out.jsonl")
+    user = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+    slots = {"human": user, "gpt": "{}<|im_end|>\n"}
+    prefix = {"cpm3": lm_tokenizer.bos_token, "chatml": ""}[template]
+    for entry, ids in zip(entries(tmp_path / "out.jsonl"), table["input_ids"], strict=True):
+        said = [slots[turn["from"]].format(turn["value"]) for turn in entry["conversations"]]
+        ours = ids if template == "cpm3" else ids[1:]
+        assert prefix + "".join(said) == lm_tokenizer.decode(ours)

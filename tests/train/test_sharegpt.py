@@ -183,7 +183,7 @@ def test_what_cannot_be_learned_says_why(tmp_path, entry, reason):
 
 
 def test_empty_system_turns_are_left_out():
-    for empty in (None, ""):
+    for empty in (None, "", " \n"):
         entry = said(("system", empty), ("human", "Q"), ("gpt", "A"))
         assert parse_entry(entry, "x").turns == [Turn("user", "Q"), Turn("assistant", "A")]
 

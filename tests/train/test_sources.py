@@ -178,9 +178,9 @@ def test_a_range_has_the_same_utterances_for_every_task_and_language(tmp_path):
     for lang in ("en", "fr"):
         (data / f"text.tc.{lang}").write_text((data / "text").read_text())
 
-    def utterances(task, **more):
+    def utterances(task, span=(0, 0.5), **more):
         folder = {"text_dir" if task == "mt" else "data_dir": str(data)}
-        source = {"name": task, "task": task, "range": [0, 0.5], **folder, **more}
+        source = {"name": task, "task": task, "range": span, **folder, **more}
         return {raw.key[:6] for raw in read(source, 7)}
 
     expected = utterances("asr")
@@ -188,6 +188,9 @@ def test_a_range_has_the_same_utterances_for_every_task_and_language(tmp_path):
     for targets in (["de"], ["fr"], ["fr", "de"]):
         assert utterances("st", targets=targets) == expected
         assert utterances("st_multi_turn", targets=targets) == expected
+    # direct and multi-turn prompts of conf/mixture_it.yaml
+    rest = utterances("st_multi_turn", (0.5, 1), targets=["de"])
+    assert not rest & expected and len(rest | expected) == 60
     assert utterances("mt", pairs=["de-en"]) == utterances("mt", pairs=["fr-en"]) == expected
 
 
