@@ -378,6 +378,8 @@ train() {
         --train_examples "$5" ${6:+--valid_examples "$6"} --output_dir "$7" \
         --restart_if_changed true "${arguments[@]}"
 }
+which_checkpoint=() # by default the last, of a finished training only
+[ "${export_checkpoint}" != last ] && which_checkpoint=(--checkpoint "${export_checkpoint}")
 cpt_valid="" it_valid=""
 [ -n "${cpt_valid_mixture}" ] && cpt_valid="${dumpdir}/cpt_valid"
 [ -n "${it_valid_mixture}" ] && it_valid="${dumpdir}/it_valid"
@@ -396,7 +398,7 @@ if [ "${variant}" != towerfull ]; then
             "${cpt_valid}" "${cpt_dir}"
         step "8 export" "run stage 8 first" "${cpt_dir}/checkpoint.json" makes "${cpt_dir}/hf" -- \
             "${python}" -m espnet_spire.bin.export --train_dir "${cpt_dir}" \
-            --checkpoint "${export_checkpoint}" --start_model "${extended}" \
+            "${which_checkpoint[@]}" --start_model "${extended}" \
             --dtype "${export_dtype}" --out "${cpt_dir}/hf"
     fi
 fi
@@ -417,7 +419,7 @@ if runs_stage 11; then
     title 11 "export (${variant})"
     step "11 export ${variant}" "run stage 10 first" "${it_dir}/checkpoint.json" "${it_start}" makes \
         "${it_dir}/hf" -- "${python}" -m espnet_spire.bin.export --train_dir "${it_dir}" \
-        --checkpoint "${export_checkpoint}" --start_model "${it_start}" --instruct \
+        "${which_checkpoint[@]}" --start_model "${it_start}" --instruct \
         --dtype "${export_dtype}" --out "${it_dir}/hf"
 fi
 

@@ -16,9 +16,13 @@ def main(cmd=None):
     # ESPnet sets the first, with which each wait for NCCL stops the host, and logs with the second.
     os.environ.setdefault("NCCL_BLOCKING_WAIT", "0")
     os.environ.setdefault("NCCL_DEBUG", "WARN")
-    from espnet_spire.tasks.spire import SpireTask
+    from espnet_spire.utils.stopping import noted_signals
 
-    SpireTask.main(cmd=underscored(sys.argv[1:] if cmd is None else cmd))
+    # Before imports that take seconds: a job may be warned while it starts.
+    with noted_signals():
+        from espnet_spire.tasks.spire import SpireTask
+
+        SpireTask.main(cmd=underscored(sys.argv[1:] if cmd is None else cmd))
 
 
 if __name__ == "__main__":

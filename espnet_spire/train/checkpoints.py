@@ -8,15 +8,17 @@ manifest, which lists every file with its size, agrees with what is there.
 import logging
 import shutil
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
 from espnet_spire.utils.atomic import PathLike, read_json, write_json
 from espnet_spire.utils.errors import SpireError
 
 POINTER = "checkpoint.json"
 MANIFEST = "manifest.json"
-# What a run leaves beside its checkpoints.
-RECORDS = ("history.jsonl", "tensorboard", "images", "curves.png")
+STALE = ".stale"
+MOVING = ".moving"
+# What is of the directory, or of the run that is about to start.
+STAY = (STALE, ".lock", "config.yaml", "train_plan.json", "valid_plan.json")
 
 
 class Best(NamedTuple):
@@ -81,7 +83,11 @@ def damage(checkpoint: PathLike) -> Optional[str]:
     checkpoint = Path(checkpoint)
     if not (checkpoint / MANIFEST).exists():
         return "its writing was cut off"
-    for name, size in read_manifest(checkpoint)["files"].items():
+    try:
+        files = read_manifest(checkpoint)["files"].items()
+    except (SpireError, KeyError, TypeError, AttributeError):
+        return f"{MANIFEST} is not readable"
+    for name, size in files:
         path = checkpoint / name
         if not path.exists():
             return f"{name} is missing"
@@ -165,20 +171,61 @@ def clean_up(output_dir: PathLike, tag: Optional[str]) -> None:
 
 
 def set_aside(output_dir: PathLike) -> Optional[Path]:
-    """Move a run out of the way, into ``.stale/``, so that another can start; where it is then."""
+    """Move a run out of the way, into ``.stale/``, so that another can start; where it is then.
+
+    What was made from it (exports, decodings) goes along. Killed in between, the next call goes
+    on with it.
+    """
     output_dir = Path(output_dir)
-    names = [path.name for path in output_dir.glob("step_*")]
-    names += [name for name in (POINTER, *RECORDS) if (output_dir / name).exists()]
-    if not names:
+    stale = output_dir / STALE
+    unfinished = sorted(stale.glob(f"*/{MOVING}"))
+    if unfinished:
+        aside = unfinished[0].parent
+    elif not any(output_dir.glob("step_*")) and read_pointer(output_dir) is None:
         return None
-    number = 1
-    while (aside := output_dir / ".stale" / str(number)).exists():
-        number += 1
-    aside.mkdir(parents=True)
-    # The pointer last: killed before, the next start does the same again.
-    for name in sorted(names, key=lambda name: name == POINTER):
-        (output_dir / name).rename(aside / name)
+    else:
+        number = 1
+        while (aside := stale / str(number)).exists():
+            number += 1
+        aside.mkdir(parents=True)
+        (aside / MOVING).touch()
+    for path in sorted(output_dir.iterdir()):
+        if path.name not in STAY:
+            path.rename(aside / path.name)
+    (aside / MOVING).unlink()
     return aside
+
+
+def is_moving(output_dir: PathLike) -> bool:
+    """Whether :func:`set_aside` was cut off."""
+    return any((Path(output_dir) / STALE).glob(f"*/{MOVING}"))
+
+
+def bring_back(output_dir: PathLike, fits: Callable[[Dict[str, Any]], bool]) -> Optional[Path]:
+    """Take back the newest run that was set aside and whose newest checkpoint ``fits``.
+
+    The directory must have no run. ``fits`` is asked with the manifest. Returns where it was.
+    """
+    output_dir = Path(output_dir)
+    numbered = [path for path in (output_dir / STALE).glob("*") if path.name.isdigit()]
+    for aside in sorted(numbered, key=lambda path: -int(path.name)):
+        pointer = read_pointer(aside)
+        whole = pointer is not None and damage(aside / pointer.tag) is None
+        if not whole or not fits(read_manifest(aside / pointer.tag)):
+            continue
+        # The pointer last: before it nothing counts.
+        for path in sorted(aside.iterdir(), key=lambda path: path.name == POINTER):
+            path.rename(output_dir / path.name)
+        aside.rmdir()
+        return aside
+    return None
+
+
+def forget_best(output_dir: PathLike) -> None:
+    """No checkpoint is the best any more: validation is of another data set."""
+    pointer = read_pointer(output_dir)
+    if pointer is not None:
+        write_json(Path(output_dir) / POINTER, {**pointer._asdict(), "best": None})
 
 
 def checkpoint_tag(output_dir: PathLike, which: str) -> str:

@@ -30,7 +30,7 @@ def read_deepspeed_config(path: PathLike, *, dtype: str, clip: float) -> Dict[st
 
     Raises:
         SpireError: the file decides what an option of ours decides, names no ZeRO stage of 0-3, or
-            stage 0 for bfloat16.
+            stage 0 or 1 for bfloat16.
     """
     config = read_json(path)
     if not isinstance(config, dict) or not isinstance(config.get("zero_optimization", {}), dict):
@@ -40,9 +40,12 @@ def read_deepspeed_config(path: PathLike, *, dtype: str, clip: float) -> Dict[st
             raise SpireError(f"{path}: {key!r} is decided by options of spire_train; remove it")
     if zero_stage(config) not in (0, 1, 2, 3):
         raise SpireError(f"{path}: zero_optimization.stage must be 0, 1, 2 or 3")
-    if dtype == "bfloat16" and zero_stage(config) == 0:
-        # DeepSpeed 0.19 has another optimizer there, whose float32 weights are not exact.
-        raise SpireError(f"{path}: --dtype bfloat16 needs a zero_optimization.stage of 1, 2 or 3")
+    if dtype == "bfloat16" and zero_stage(config) < 2:
+        # DeepSpeed 0.19 has other optimizers there: their float32 weights are not exact (0), their
+        # gradients are whole on each rank and their checkpoints cannot be consolidated (1).
+        raise SpireError(
+            f"{path}: --dtype bfloat16 needs zero_optimization.stage 2 (conf/ds_zero2.json) or 3"
+        )
     if dtype == "bfloat16":
         # DeepSpeed would add up the gradients of all micro-batches in bfloat16.
         config.setdefault("data_types", {}).setdefault("grad_accum_dtype", "fp32")

@@ -28,10 +28,9 @@ def read_entries(path: PathLike) -> List[Dict[str, Any]]:
 class Records:
     """Takes one entry a step, on the first rank.
 
-    ``history.jsonl`` is the truth: ESPnet's reporter and TensorBoard are filled from it when a run
-    is resumed, so a killed run leaves nothing in them that it does not go through again. The
-    reporter's *epochs* are the intervals between checkpoints; it shows losses by task, the others
-    those of each language too.
+    ``history.jsonl`` is the truth: ESPnet's reporter is filled from it when a run is resumed, and
+    TensorBoard is told to forget what came after. The reporter's *epochs* are the intervals
+    between checkpoints; it shows losses by task, the others those of each language too.
 
     Args:
         output_dir: of the training.
@@ -60,9 +59,7 @@ class Records:
             from torch.utils.tensorboard import SummaryWriter
 
             # Events after `step` are hidden by TensorBoard when purge_step is given.
-            self._writer = SummaryWriter(
-                str(self.output_dir / "tensorboard"), purge_step=step + 1 if step else None
-            )
+            self._writer = SummaryWriter(str(self.output_dir / "tensorboard"), purge_step=step + 1)
         self._reporter = Reporter()
         self._open: Dict[str, Any] = {}  # reporters of the interval that goes on
         self._epoch = self._logged = 0
@@ -77,9 +74,10 @@ class Records:
         with disk_errors(self.path), open(self.path, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(entry) + "\n")
         if self._writer is not None:
-            for name, value in entry.items():
-                if name != "step" and value is not None:
-                    self._writer.add_scalar(_with_folder(name), value, entry["step"])
+            with _unimportant("TensorBoard is not written"):
+                for name, value in entry.items():
+                    if name != "step" and value is not None:
+                        self._writer.add_scalar(_with_folder(name), value, entry["step"])
         self._report(entry, log=True)
 
     def _report(self, entry: Dict[str, Any], *, log: bool) -> None:

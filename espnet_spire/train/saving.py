@@ -15,7 +15,10 @@ import torch
 
 from espnet_spire.train.checkpoints import (
     advance_pointer,
+    bring_back,
     clean_up,
+    forget_best,
+    is_moving,
     newest_whole,
     read_manifest,
     read_pointer,
@@ -24,8 +27,8 @@ from espnet_spire.train.checkpoints import (
     write_manifest,
 )
 from espnet_spire.train.distributed import Ranks
-from espnet_spire.utils.atomic import PathLike
-from espnet_spire.utils.errors import SpireError
+from espnet_spire.utils.atomic import PathLike, disk_errors
+from espnet_spire.utils.errors import SpireError, Stopped
 
 # DeepSpeed's form of a checkpoint that any number of ranks can load.
 UNIVERSAL = "universal"
@@ -53,6 +56,7 @@ def find_start(
     restart_if_changed: bool,
     settings: Dict[str, Any],
     stage: int,
+    valid_examples: Optional[str],
     world_size: int,
 ) -> Start:
     """Choose the newest whole checkpoint and make it loadable; only the first rank calls this.
@@ -62,17 +66,21 @@ def find_start(
 
     Args:
         resume: if not, what is there is moved into ``.stale/``.
-        restart_if_changed: the same where it is the run of another course, instead of an error.
+        restart_if_changed: the same where it is the run of another course, instead of an error; a
+            run of this course that was moved there is taken back.
         settings: what decides the course of the run; must be what the checkpoint was made with.
         stage: of ZeRO.
+        valid_examples: tells the validation set from others; ``best`` is of one of them.
 
     Raises:
         SpireError: settings, or the ZeRO stage, are not those of the checkpoint.
     """
     output_dir = Path(output_dir)
     shutil.rmtree(output_dir / UNIVERSAL, ignore_errors=True)
-    change = None
-    if resume and (tag := newest_whole(output_dir)) is not None:
+    if is_moving(output_dir):
+        set_aside(output_dir)
+    tag, change = newest_whole(output_dir) if resume else None, None
+    if tag is not None:
         change = _change(read_manifest(output_dir / tag), settings, stage)
         if change is not None and not restart_if_changed:
             raise SpireError(
@@ -82,12 +90,21 @@ def find_start(
     if not resume or change is not None:
         aside = set_aside(output_dir)
         if aside is not None:
-            logging.warning("%s: the run of before is in %s", output_dir, aside)
-        return Start()
+            why = f" (it had {change})" if change else ""
+            logging.warning("%s: the run of before%s is in %s", output_dir, why, aside)
+        tag = None
+    if tag is None and resume and restart_if_changed and not any(output_dir.glob("step_*")):
+        back = bring_back(output_dir, lambda made: _change(made, settings, stage) is None)
+        if back is not None:
+            logging.warning("%s: the run of this course was in %s; it is back", output_dir, back)
+        tag = newest_whole(output_dir)
     clean_up(output_dir, tag)
     if tag is None:
         return Start()
-    made, pointer = read_manifest(output_dir / tag), read_pointer(output_dir)
+    made = read_manifest(output_dir / tag)
+    if made.get("valid_examples") != valid_examples:
+        forget_best(output_dir)
+    pointer = read_pointer(output_dir)
     best_loss = pointer.best.valid_loss if pointer.best else math.inf
     if pointer.finished:
         return Start(tag, made["step"], finished=True, best_loss=best_loss)
@@ -122,6 +139,8 @@ def _convert(checkpoint: Path, out: Path) -> None:
         capture_output=True,
         text=True,
     )
+    if done.returncode < 0:  # schedulers signal every process of a job
+        raise Stopped(f"{checkpoint}: stopped by a signal; start the same command again to go on")
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or ["no message"]
         raise SpireError(f"{checkpoint}: cannot be converted for other ranks: {lines[-1]}")
@@ -181,7 +200,7 @@ def save(
         SpireError: on every rank, naming those that could not write and why.
     """
     output_dir, tag = Path(output_dir), step_tag(step)
-    ranks.on_first(lambda: (output_dir / tag).mkdir(parents=True, exist_ok=True))
+    ranks.on_first(lambda: _make(output_dir / tag))
     with _noted(engine) as written:
         # Its end is a barrier; `latest` would move before the other ranks have written.
         engine.save_checkpoint(
@@ -235,7 +254,8 @@ def _noted(engine) -> Iterator[_Written]:
             written.sizes[Path(path).name] = os.path.getsize(path)
         except (OSError, RuntimeError) as error:
             # torch writes from C++, whose errors do not say what the system said.
-            problem = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            said = (str(error).splitlines() or ["no message"])[0]
+            problem = f"{type(error).__name__}: {said}"
             written.problem = written.problem or problem
 
     engine.checkpoint_engine.save = save
@@ -245,6 +265,11 @@ def _noted(engine) -> Iterator[_Written]:
         yield written
     finally:
         del engine.checkpoint_engine.save, engine._copy_recovery_script
+
+
+def _make(directory: Path) -> None:
+    with disk_errors(directory):
+        directory.mkdir(parents=True, exist_ok=True)
 
 
 def _named(problems: List[Optional[str]]) -> List[str]:

@@ -1,13 +1,12 @@
 """DeepSpeed training by steps, exact in loss and in resume, on CPU (gloo) and GPU (NCCL)."""
 
-import contextlib
 import logging
-import signal
 from pathlib import Path
-from typing import Any, Dict, Iterator, Optional
+from typing import Any, Dict, Optional
 
 import torch
 
+from espnet_spire.model.lora import lora_settings
 from espnet_spire.train.distributed import Ranks, end_process_group, init_process_group
 from espnet_spire.train.engine import build_engine, read_deepspeed_config, zero_stage
 from espnet_spire.train.options import TrainingOptions
@@ -16,18 +15,19 @@ from espnet_spire.train.records import Records
 from espnet_spire.train.saving import Start, find_start, load, save
 from espnet_spire.train.stepping import Stepper
 from espnet_spire.train.store import ExampleStore
-from espnet_spire.utils.atomic import read_json, write_json
+from espnet_spire.utils.atomic import disk_errors, read_json, write_json
 from espnet_spire.utils.digest import bytes_sha256, sampled_sha256
 from espnet_spire.utils.errors import SpireError, Stopped
 from espnet_spire.utils.lock import lock
 from espnet_spire.utils.progress import progress
+from espnet_spire.utils.stopping import stop_wanted
 
 PLAN = "plan.json"
 LOCK = ".lock"
 # What decides the course of a run: a checkpoint is taken up with the same values only.
 COURSE = (
-    *("seed", "dtype", "lora", "num_epochs", "max_steps", "sequence_length", "packing"),
-    *("batch_sequences", "learning_rate", "warmup_steps", "final_lr_ratio", "weight_decay"),
+    *("seed", "dtype", "sequence_length", "packing", "batch_sequences"),
+    *("learning_rate", "warmup_steps", "final_lr_ratio", "weight_decay"),
     *("adam_beta1", "adam_beta2", "adam_eps", "clip_grad_norm"),
 )
 
@@ -69,28 +69,12 @@ class SpireTrainer:
                 f" --nproc_per_node {options.ngpu} … --ngpu 1 or --multiprocessing_distributed true"
             )
         init_process_group(options.ngpu, distributed_option.local_rank)
-        with _signals() as received:
-            try:
-                _Run(options, train_iter_factory, valid_iter_factory, received).train()
-            except Stopped:  # all ranks raise it at the same step; of other errors none may wait
-                end_process_group()
-                raise
+        try:
+            _Run(options, train_iter_factory, valid_iter_factory).train()
+        except Stopped:  # all ranks raise it at the same step; of other errors none may wait
+            end_process_group()
+            raise
         end_process_group()
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[Dict[str, bool]]:
-    """Note SIGTERM and SIGUSR1, by which schedulers announce the end, instead of dying of them."""
-    received = {"stop": False}
-    numbers = (signal.SIGTERM, signal.SIGUSR1)
-    before = {
-        number: signal.signal(number, lambda *_: received.update(stop=True)) for number in numbers
-    }
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def make_plan(store: ExampleStore, settings: PlanSettings, path: Path, ranks: Ranks) -> Plan:
@@ -123,11 +107,10 @@ class _Run:
         options: TrainingOptions,
         train_iter_factory,
         valid_iter_factory,
-        received: Dict[str, bool],
     ) -> None:
         self.options = options
         self.output_dir = Path(options.output_dir)
-        self.received = received
+        self.stopping = False
         self.ranks = Ranks(torch.device("cuda" if options.ngpu > 0 else "cpu"))
         if self.ranks.rank != 0:
             _be_quiet()
@@ -145,8 +128,10 @@ class _Run:
             "settings": {name: getattr(options, name) for name in COURSE},
             "zero_stage": zero_stage(self.config),
             "start_model": options.model,
+            "valid_examples": self.valid.fingerprint if self.valid else None,
         }
         self.facts["settings"].update(
+            lora=options.lora and lora_settings(options.lora)._asdict(),
             examples=self.store.fingerprint,
             start_model=self.ranks.on_first(lambda: model_digest(options.model)),
             total_steps=self.total_steps,
@@ -158,6 +143,7 @@ class _Run:
                 restart_if_changed=options.restart_if_changed,
                 settings=self.facts["settings"],
                 stage=self.facts["zero_stage"],
+                valid_examples=self.facts["valid_examples"],
                 world_size=self.ranks.world_size,
             )
         )
@@ -173,7 +159,8 @@ class _Run:
             self.output_dir.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
             raise SpireError(f"--output_dir {self.output_dir}: is a file") from None
-        self.lock = open(self.output_dir / LOCK, "ab")
+        with disk_errors(self.output_dir):
+            self.lock = open(self.output_dir / LOCK, "ab")
         lock(self.lock, self.output_dir)
 
     def _plan(self, store: ExampleStore, num_epochs: float, name: str) -> Plan:
@@ -199,6 +186,14 @@ class _Run:
             logging.info("%s is finished already", self.output_dir)
             return
         self._build()
+        try:
+            self._take_steps()
+        finally:
+            if self.records is not None:
+                self.records.close()
+        self._save(finished=True)
+
+    def _take_steps(self) -> None:
         # Closed also when an error ends the loop: the error's line is to be the last.
         with progress(
             total=self.total_steps,
@@ -217,9 +212,6 @@ class _Run:
                 bar.set_postfix_str(_postfix(entry), refresh=False)
                 bar.update()
                 self._after_step()
-        if self.records is not None:
-            self.records.close()
-        self._save(finished=True)
 
     def _build(self) -> None:
         """The engine, from where the run starts, and what takes steps with it."""
@@ -270,8 +262,8 @@ class _Run:
 
     def _told_to_stop(self) -> bool:
         """Whether any rank got a signal: all must agree, since saving is collective."""
-        self.received["stop"] = bool(self.ranks.max([float(self.received["stop"])])[0])
-        return self.received["stop"]
+        self.stopping = bool(self.ranks.max([float(self.stopping or stop_wanted())])[0])
+        return self.stopping
 
     def _stop_if_told(self) -> None:
         if self._told_to_stop():

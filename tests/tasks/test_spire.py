@@ -106,7 +106,8 @@ def test_the_configs_of_the_project_are_options(options, path):
 
 @pytest.mark.parametrize("path", sorted(CONF.glob("ds_zero*.json")), ids=lambda path: path.name)
 def test_the_deepspeed_files_of_the_project(path):
-    config = read_deepspeed_config(path, dtype="bfloat16", clip=1.0)
+    dtype = "float32" if path.name == "ds_zero1.json" else "bfloat16"
+    config = read_deepspeed_config(path, dtype=dtype, clip=1.0)
     assert f"zero{config['zero_optimization']['stage']}" in path.name
 
 

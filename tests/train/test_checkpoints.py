@@ -9,9 +9,12 @@ from espnet_spire.train.checkpoints import (
     Best,
     Pointer,
     advance_pointer,
+    bring_back,
     checkpoint_tag,
     clean_up,
     damage,
+    forget_best,
+    is_moving,
     newest_whole,
     read_manifest,
     read_pointer,
@@ -126,18 +129,63 @@ def test_none_is_whole(tmp_path):
     assert newest_whole(tmp_path) is None
 
 
-def test_a_run_is_set_aside_and_not_lost(tmp_path):
+def make_run(run, number):
+    save(run, 5)
+    write_manifest(run / "step_5", {"number": number})
+    for name in ("history.jsonl", "train_plan.json", "config.yaml", ".lock"):
+        (run / name).write_text(str(number))
+    (run / "hf").mkdir()
+    (run / ".steps").mkdir()
+
+
+def test_a_run_is_set_aside_with_all_that_was_made_from_it(tmp_path):
     assert set_aside(tmp_path) is None
     for number in (1, 2):
-        save(tmp_path, 5)
-        (tmp_path / "history.jsonl").write_text(str(number))
-        (tmp_path / "train_plan.json").write_text("{}")
+        make_run(tmp_path, number)
         assert set_aside(tmp_path) == tmp_path / ".stale" / str(number)
-    assert {path.name for path in tmp_path.iterdir()} == {".stale", "train_plan.json"}
+    here = {path.name for path in tmp_path.iterdir()}
+    assert here == {".stale", "train_plan.json", "config.yaml", ".lock"}
     for number in (1, 2):
         old = tmp_path / ".stale" / str(number)
-        assert newest_whole(old) == "step_5"
+        assert newest_whole(old) == "step_5" and (old / "hf").is_dir() and (old / ".steps").is_dir()
         assert (old / "history.jsonl").read_text() == str(number)
+
+
+def test_a_run_half_set_aside_is_no_run(tmp_path):
+    make_run(tmp_path, 1)
+    aside = tmp_path / ".stale" / "1"
+    aside.mkdir(parents=True)
+    (aside / ".moving").touch()
+    (tmp_path / "step_5").rename(aside / "step_5")  # killed here
+    assert is_moving(tmp_path)
+    assert set_aside(tmp_path) == aside and not is_moving(tmp_path)
+    assert newest_whole(aside) == "step_5" and read_pointer(tmp_path) is None
+
+
+def test_a_run_comes_back(tmp_path):
+    for number in (1, 2, 3):
+        make_run(tmp_path, number)
+        set_aside(tmp_path)
+    assert bring_back(tmp_path, lambda made: made["number"] == 4) is None
+    back = bring_back(tmp_path, lambda made: made["number"] == 2)
+    assert back == tmp_path / ".stale" / "2" and not back.exists()
+    assert newest_whole(tmp_path) == "step_5" and (tmp_path / "hf").is_dir()
+    assert (tmp_path / "history.jsonl").read_text() == "2"
+
+
+def test_the_best_is_of_one_validation_set(tmp_path):
+    save(tmp_path, 5, valid_loss=1.0)
+    forget_best(tmp_path)
+    assert read_pointer(tmp_path) == Pointer("step_5", ["step_5"], None, False)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"files": 3}'])
+def test_a_manifest_that_is_not_readable(tmp_path, text):
+    save(tmp_path, 5)
+    save(tmp_path, 10)
+    (tmp_path / "step_10" / "manifest.json").write_text(text)
+    assert damage(tmp_path / "step_10") == "manifest.json is not readable"
+    assert newest_whole(tmp_path) == "step_5"
 
 
 def test_the_manifest(tmp_path):

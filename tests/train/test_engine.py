@@ -53,10 +53,11 @@ def test_what_is_no_configuration(tmp_path, text):
         read_deepspeed_config(path, dtype="float32", clip=1.0)
 
 
-def test_bfloat16_needs_float32_master_weights(tmp_path):
+@pytest.mark.parametrize("stage", [0, 1])
+def test_bfloat16_needs_float32_weights_and_gradients(tmp_path, stage):
     path = tmp_path / "ds.json"
-    path.write_text("{}")
-    with pytest.raises(SpireError, match="--dtype bfloat16 needs a zero_optimization.stage of 1"):
+    path.write_text(json.dumps({"zero_optimization": {"stage": stage}}))
+    with pytest.raises(SpireError, match="bfloat16 needs zero_optimization.stage 2 .* or 3"):
         read_deepspeed_config(path, dtype="bfloat16", clip=1.0)
 
 

@@ -267,7 +267,7 @@ def test_a_damaged_checkpoint_is_passed_over(trained, tmp_path):
         ("zero1", ["--seed", "4"], "was started with seed 3, now it is 4: use another"),
         ("zero1", ["--batch_sequences", "4"], "batch_sequences 3, now it is 4"),
         ("zero2", [], "ZeRO stage 1, --deepspeed_config now says 2"),
-        ("zero1", ["--max_steps", "9"], "max_steps None, now it is 9"),
+        ("zero1", ["--max_steps", "9"], "total_steps 24, now it is 9"),
     ],
 )
 def test_another_course_is_refused(trained, tmp_path, config, options, said):
@@ -284,19 +284,32 @@ def test_a_finished_run_of_another_course_is_not_taken_for_this_one(trained, tmp
     )
 
 
-@pytest.mark.parametrize(
-    "more", [["--resume", "false"], ["--restart_if_changed", "true", "--max_steps", "3"]]
-)
-def test_from_the_start_when_told_to(trained, tmp_path, more):
+def test_from_the_start_when_told_to(trained, tmp_path):
     folder, options, _ = trained
     run = tmp_path / "run"
     shutil.copytree(folder / "zero1", run)
-    log = run_training([*options, "--max_steps", "2", *more], run, folder / "zero1.json")
+    more = ["--max_steps", "2", "--resume", "false"]
+    log = run_training([*options, *more], run, folder / "zero1.json")
     assert f"the run of before is in {run}/.stale/1" in log
-    count = 3 if "3" in more else 2
-    assert [e["step"] for e in read_history_lines(run)] == [*range(1, count + 1), count]
-    assert json.loads((run / "checkpoint.json").read_text())["kept"] == [f"step_{count}"]
+    assert [e["step"] for e in read_history_lines(run)] == [1, 2, 2]
+    assert json.loads((run / "checkpoint.json").read_text())["kept"] == ["step_2"]
     assert (run / ".stale" / "1" / "step_24" / "manifest.json").exists()
+
+
+def test_a_changed_course_starts_anew_and_a_mistyped_option_costs_nothing(trained, tmp_path):
+    folder, options, _ = trained
+    run = tmp_path / "run"
+    shutil.copytree(folder / "zero1", run)
+    (run / "hf").mkdir()  # what was exported from it
+    more = [*options, "--restart_if_changed", "true"]
+    log = run_training([*more, "--max_steps", "3"], run, folder / "zero1.json")
+    assert f"(it had total_steps 24, now it is 3) is in {run}/.stale/1" in log
+    assert [e["step"] for e in read_history_lines(run)] == [1, 2, 3, 3]
+    assert (run / ".stale" / "1" / "hf").is_dir() and not (run / "hf").exists()
+    log = run_training(more, run, folder / "zero1.json")
+    assert f"{run}/.stale/1; it is back" in log and "is finished already" in log
+    assert read_history_lines(run) == read_history_lines(folder / "zero1")
+    assert (run / "hf").is_dir() and (run / ".stale" / "2" / "step_3").is_dir()
 
 
 def test_one_training_a_directory(trained, tmp_path):
