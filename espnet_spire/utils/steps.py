@@ -9,6 +9,9 @@ whether the step was finished with it:
   and the step starts anew; unless what was set aside earlier was made with this very fingerprint:
   then it is moved back, so that a mistyped option costs nothing.
 
+A command that is run *in place* sees to its outputs of the past itself: it is started again, and
+nothing is moved.
+
 The record lies beside the first output, so runs with other names or directories have their own.
 """
 

@@ -148,7 +148,9 @@ def test_slurm_is_warned_saves_queues_again_and_goes_on(trained, slurm):  # noqa
     assert process.wait(60) == 75
     assert "stopped by a signal at step" in log.read_text()
     assert (work / "requeued").read_text().split() == [environment["SLURM_JOB_ID"]]
-    assert set((work / "srun.options").read_text().split()) == {"--kill-on-bad-exit=1"}
+    assert set((work / "srun.options").read_text().split()) == {
+        *("--kill-on-bad-exit=0", "--wait=120")
+    }
     process, log = submit(slurm, arguments, restarts=1)
     assert process.wait(120) == 0, log.read_text()[-3000:]
     assert "resumed at step" in log.read_text()
