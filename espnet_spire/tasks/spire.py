@@ -1,6 +1,7 @@
 """SpireTask: continued pre-training and instruction tuning as an ESPnet task."""
 
 import argparse
+from pathlib import Path
 from typing import Callable, Dict, List, Optional, Tuple
 
 import torch
@@ -168,6 +169,8 @@ class SpireTask(AbsTask):
         if args.dist_backend is None:
             args.dist_backend = "nccl" if args.ngpu > 0 else "gloo"
         super().check_required_command_args(args)
+        if Path(args.output_dir).is_file():
+            raise SpireError(f"--output_dir {args.output_dir}: is a file")
 
     @classmethod
     def build_collate_fn(cls, args: argparse.Namespace, train: bool):

@@ -155,11 +155,8 @@ class _Run:
 
     def _hold(self) -> None:
         """Two trainings in one directory would delete each other's checkpoints."""
-        try:
-            self.output_dir.mkdir(parents=True, exist_ok=True)
-        except FileExistsError:
-            raise SpireError(f"--output_dir {self.output_dir}: is a file") from None
         with disk_errors(self.output_dir):
+            self.output_dir.mkdir(parents=True, exist_ok=True)
             self.lock = open(self.output_dir / LOCK, "ab")
         lock(self.lock, self.output_dir)
 

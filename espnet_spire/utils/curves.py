@@ -164,6 +164,14 @@ def _scale(axes, curves: Sequence[Curve]) -> None:
     values = [value for curve in curves for value in curve.values()]
     if min(values) > 0 and max(values) > 20 * min(values):
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(_plain)
+        axes.yaxis.set_minor_formatter(_plain)
+
+
+def _plain(value: float, _position: int) -> str:
+    """Labels of a logarithmic axis: 0.2, 0.5, 1, 2, 5, 10, others left out."""
+    text = f"{value:g}"
+    return text if text.strip("0.") in ("1", "2", "5") else ""
 
 
 def _window(values: Sequence[float]) -> int:

@@ -77,10 +77,9 @@ def test_gpus_that_are_not_there(options, monkeypatch):
         spire_train.main([*options, "--ngpu", "1"])
 
 
-def test_an_output_directory_that_is_a_file(options, trained, tmp_path):
+def test_an_output_directory_that_is_a_file(options, tmp_path):
     (tmp_path / "run").write_text("")
-    options[options.index("--train_examples") + 1] = str(trained[0] / "train")
-    with pytest.raises((SpireError, FileExistsError), match="run"):
+    with pytest.raises(SpireError, match="--output_dir .*run: is a file"):
         spire_train.main(options)
 
 
