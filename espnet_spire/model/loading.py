@@ -1,6 +1,9 @@
 """A model directory to a causal LM that is ready for DeepSpeed, on each rank what it needs."""
 
-from typing import Any, Dict, Optional
+import contextlib
+import ctypes
+import sys
+from typing import Any, Dict, Iterator, Optional
 
 import torch
 
@@ -11,6 +14,8 @@ from espnet_spire.model.weights import DERIVED, Weight, stored_weights
 from espnet_spire.text.vocabulary import read_spire_json
 from espnet_spire.utils.atomic import PathLike
 from espnet_spire.utils.errors import SpireError
+
+_M_MMAP_THRESHOLD = -3  # malloc.h
 
 
 def load_lm(
@@ -92,7 +97,12 @@ def _load_partitioned(model_dir: PathLike, config, how: Dict[str, Any]):
     """
     from transformers import AutoModelForCausalLM
 
-    lm = AutoModelForCausalLM.from_config(config, **how)
+    with blocks_given_back():
+        return _fill_all(AutoModelForCausalLM.from_config(config, **how), model_dir)
+
+
+def _fill_all(lm, model_dir: PathLike):
+    """Fill a partitioned model from the files of a directory; names and shapes must agree."""
     lm.eval()
     stored = stored_weights(model_dir)
     # A tied matrix has several names, and may be stored under any of them.
@@ -110,6 +120,24 @@ def _load_partitioned(model_dir: PathLike, config, how: Dict[str, Any]):
                 )
             _fill(tensors[name], weight)
     return lm
+
+
+@contextlib.contextmanager
+def blocks_given_back() -> Iterator[None]:
+    """Give large blocks back to the system when they are freed (glibc; elsewhere nothing changes).
+
+    glibc keeps freed blocks of up to 32 MiB in its heap, where the parts that stay lie between
+    them: after a partitioned model was loaded a rank would hold more than the whole of it.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is None:
+        yield
+        return
+    mallopt(_M_MMAP_THRESHOLD, 128 * 2**10)
+    try:
+        yield
+    finally:
+        mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)  # where glibc's own threshold ends up
 
 
 @torch.no_grad()
