@@ -9,7 +9,7 @@ import soundfile
 import torch
 
 from espnet_spire.units.audio import SAMPLE_RATE, Source, load_audio, utterance_sources
-from espnet_spire.units.rxfilename import ark_place
+from espnet_spire.units.rxfilename import file_state
 from espnet_spire.utils.atomic import PathLike, atomic_write
 from espnet_spire.utils.datadir import (
     NUM_SAMPLES,
@@ -66,12 +66,8 @@ class Job(NamedTuple):
 
 def signature(source: Source) -> str:
     """What a source is: place, times and, for a file or ark, its size and time of change."""
-    ark = ark_place(source.rxfilename)
-    try:
-        stat = Path(ark[0] if ark else source.rxfilename).stat()
-        content = f"{stat.st_size}:{stat.st_mtime_ns}"
-    except OSError:  # a pipe; whether its output changes cannot be known
-        content = "pipe"
+    # of a pipe it cannot be known whether its output changes
+    content = file_state(source.rxfilename) or "pipe"
     return f"{source.rxfilename} {source.start} {source.end} {content}"
 
 

@@ -38,7 +38,8 @@ def export(
 ) -> None:
     """Write a checkpoint as a Hugging Face model directory.
 
-    Weights go through memory one file of at most ``shard_size`` at a time.
+    Weights are written one file of at most ``shard_size`` at a time; at the end the whole model is
+    loaded once from what was written, as a user will.
 
     Args:
         train_dir: ``--output_dir`` of ``spire_train``.

@@ -5,9 +5,7 @@ import re
 from functools import lru_cache
 from typing import Dict, Sequence, Tuple
 
-from espnet_spire.units.notation import FIRST_CODE_POINT
-
-_UNITS = re.compile(f"[{chr(FIRST_CODE_POINT)}-\U0010ffff]+")
+from espnet_spire.units.notation import UNIT_CHARS
 
 
 def defused(text: str, special_tokens: Sequence[str]) -> str:
@@ -20,7 +18,7 @@ def defused(text: str, special_tokens: Sequence[str]) -> str:
     'the < /s> token'
     """
     if not text.isascii():
-        text = _UNITS.sub("", text)
+        text = UNIT_CHARS.sub("", text)
     names, before = _names(tuple(special_tokens)), None
     # Again, since what is left of two names may be a third.
     while text != before:

@@ -55,6 +55,11 @@ def read_pointer(output_dir: PathLike) -> Optional[Pointer]:
         raise SpireError(f"{path}: not a pointer to checkpoints; remove it to start anew") from None
 
 
+def _write_pointer(output_dir: PathLike, pointer: Pointer) -> None:
+    best = pointer.best._asdict() if pointer.best else None
+    write_json(Path(output_dir) / POINTER, {**pointer._asdict(), "best": best})
+
+
 def write_manifest(
     checkpoint: PathLike, facts: Dict[str, Any], files: Optional[Dict[str, int]] = None
 ) -> None:
@@ -118,13 +123,8 @@ def advance_pointer(
         best = Best(tag, valid_loss)
     stay = {*kept[-keep:], *([best.tag] if best else [])}
     dropped = [name for name in kept if name not in stay]
-    value = {
-        "tag": tag,
-        "kept": [name for name in kept if name in stay],
-        "best": best._asdict() if best else None,
-        "finished": finished,
-    }
-    write_json(output_dir / POINTER, value)
+    kept = [name for name in kept if name in stay]
+    _write_pointer(output_dir, Pointer(tag, kept, best, finished))
     for name in dropped:
         shutil.rmtree(output_dir / name, ignore_errors=True)
 
@@ -166,8 +166,7 @@ def clean_up(output_dir: PathLike, tag: Optional[str]) -> None:
             shutil.rmtree(path)
     if pointer is not None and tag is not None and kept != known:
         best = pointer.best if pointer.best and pointer.best.tag in kept else None
-        value = {"tag": tag, "kept": kept, "best": best._asdict() if best else None}
-        write_json(output_dir / POINTER, {**value, "finished": False})
+        _write_pointer(output_dir, Pointer(tag, kept, best, False))
 
 
 def set_aside(output_dir: PathLike) -> Optional[Path]:
@@ -225,7 +224,7 @@ def forget_best(output_dir: PathLike) -> None:
     """No checkpoint is the best any more: validation is of another data set."""
     pointer = read_pointer(output_dir)
     if pointer is not None:
-        write_json(Path(output_dir) / POINTER, {**pointer._asdict(), "best": None})
+        _write_pointer(output_dir, pointer._replace(best=None))
 
 
 def checkpoint_tag(output_dir: PathLike, which: str) -> str:

@@ -66,11 +66,6 @@ def zero_stage(config: Dict[str, Any]) -> Any:
     return config.get("zero_optimization", {}).get("stage", 0)
 
 
-def zero_stage_of(engine) -> int:
-    """ZeRO stage of an engine."""
-    return engine.zero_optimization_stage()
-
-
 def parameter_groups(network: torch.nn.Module, weight_decay: float) -> List[Dict[str, Any]]:
     """Trained parameters in two groups: matrices decay, vectors (norms, biases) do not."""
     trained = [p for p in network.parameters() if p.requires_grad]

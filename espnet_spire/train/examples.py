@@ -14,7 +14,7 @@ from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 import numpy as np
 
 from espnet_spire.text.prompts import CHATML_TOKENS, Piece, Turn, chatml_prompt
-from espnet_spire.units.notation import FIRST_CODE_POINT, unit_to_char
+from espnet_spire.units.notation import UNIT_CHARS, unit_to_char
 from espnet_spire.utils.errors import SpireError
 
 IGNORE = -100
@@ -252,7 +252,7 @@ def forbidden_text(text: str, special_tokens: Sequence[str]) -> Optional[str]:
     A transcript that holds the characters of units or the name of a special token would be read
     as those.
     """
-    if not text.isascii() and max(text) >= chr(FIRST_CODE_POINT):
+    if not text.isascii() and UNIT_CHARS.search(text):
         return "text has private use characters, which stand for units"
     found = _any_of(tuple(special_tokens)).search(text)
     return f"text has the special token {found[0]}" if found else None

@@ -6,14 +6,15 @@ from typing import List, NamedTuple, Sequence, Tuple
 
 from espnet_spire.train.sources import Stream
 from espnet_spire.units.unit_files import rejected_file
+from espnet_spire.utils.digest import stat_stamp
 from espnet_spire.utils.errors import SpireError
 
 
 class Input(NamedTuple):
-    """``state``: sizes and times of a file, or of the files of a directory."""
+    """``state``: stamps of a file, or of the files of a directory."""
 
     path: str
-    state: Tuple[Tuple[int, int], ...]
+    state: Tuple[str, ...]
 
 
 def inputs_of(stream: Stream) -> List[Input]:
@@ -31,10 +32,9 @@ def check_unchanged(inputs: Sequence[Input]) -> None:
             raise SpireError(f"{path}: changed while it was read; start the same command again")
 
 
-def _state(path: Path) -> Tuple[Tuple[int, int], ...]:
+def _state(path: Path) -> Tuple[str, ...]:
     states = []
     for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
         with contextlib.suppress(FileNotFoundError):
-            stat = file.stat()
-            states.append((stat.st_size, stat.st_mtime_ns))
+            states.append(stat_stamp(file.stat()))
     return tuple(states)

@@ -3,7 +3,6 @@
 Memory is bounded by a batch, not by the part.
 """
 
-import re
 from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
@@ -32,7 +31,7 @@ from espnet_spire.train.sources import (
     plain_text,
     read_stream,
 )
-from espnet_spire.units.notation import FIRST_CODE_POINT
+from espnet_spire.units.notation import FIRST_CODE_POINT, UNIT_CHARS
 from espnet_spire.units.unit_lines import no_such_unit, parse_lines
 
 # Why an example is rejected, as reports call it.
@@ -41,7 +40,6 @@ NO_UNITS, FORBIDDEN, EMPTY, TOO_LONG, NO_ANSWER, UNUSABLE = (
 )
 # What is tokenised together.
 _BATCH_EXAMPLES, _BATCH_CHARS = 1024, 2**21
-_UNIT_CHARS = re.compile(f"[{chr(FIRST_CODE_POINT)}-\U0010ffff]+")
 _ONE_UNIT = (0,)
 
 
@@ -150,7 +148,7 @@ def _fault(encoder: Encoder, job: Job, raw: Raw) -> Optional[Tuple[str, str]]:
     if job.stream.settings.get("with_units"):
         for text in texts:
             _check_units(encoder, max(text, default=""), f"{job.stream.source}:{raw.key}")
-        texts = [_UNIT_CHARS.sub("u", text) for text in texts]
+        texts = [UNIT_CHARS.sub("u", text) for text in texts]
     for text in texts:
         reason = forbidden_text(text, encoder.specials)
         if reason is not None:

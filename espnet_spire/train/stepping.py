@@ -3,14 +3,14 @@
 import contextlib
 import math
 import time
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
 
 import numpy as np
 import torch
 
 from espnet_spire.train.collate import PackedRows, collate
 from espnet_spire.train.distributed import Ranks
-from espnet_spire.train.engine import unclipped_norm, zero_stage_of
+from espnet_spire.train.engine import unclipped_norm
 from espnet_spire.train.losses import GroupLosses
 from espnet_spire.train.options import TrainingOptions
 from espnet_spire.train.plan import micro_batches, share_of_rank
@@ -99,7 +99,8 @@ class Stepper:
                 done.append((piece.indices, output.document_loss))
                 if last:
                     report = self._report(store, done, number)
-                    norm = self._norm_before()
+                    plain = self._engine.zero_optimization_stage() == 0
+                    norm = unclipped_norm(self._engine) if plain else None
                 self._engine.step()
         if norm is None:
             norm = float(self._engine.get_global_grad_norm())
@@ -161,9 +162,6 @@ class Stepper:
     def _forward(self, piece: Piece):
         tensors = {k: v.to(self._ranks.device) for k, v in piece.rows._asdict().items()}
         return self._engine(**tensors, num_documents=len(piece.indices))
-
-    def _norm_before(self) -> Optional[float]:
-        return unclipped_norm(self._engine) if zero_stage_of(self._engine) == 0 else None
 
     def _report(
         self, store: ExampleStore, done: List[Tuple[np.ndarray, torch.Tensor]], number: int

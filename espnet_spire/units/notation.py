@@ -18,6 +18,9 @@ FIRST_CODE_POINT = 0xF0000
 # The last two code points of the plane are noncharacters.
 MAX_UNITS = 0xFFFFE - FIRST_CODE_POINT
 
+# Characters of units, and those behind them in Unicode: no text of a corpus has them.
+UNIT_CHARS = re.compile(f"[{chr(FIRST_CODE_POINT)}-\U0010ffff]+")
+
 _READABLE = re.compile(r"<extra_id_(\d+)>")
 
 

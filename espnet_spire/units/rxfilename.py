@@ -10,6 +10,7 @@ import threading
 from typing import BinaryIO, Optional, Set, Tuple
 
 from espnet_spire.units.containers import UNKNOWN_SIZE
+from espnet_spire.utils.digest import stat_stamp
 from espnet_spire.utils.errors import SpireError
 
 _ARK = re.compile(r"(.+):(\d+)")
@@ -41,7 +42,7 @@ def file_state(rxfilename: str) -> Optional[str]:
         found = os.stat(rxfilename if place is None else place[0])
     except OSError:
         return None
-    return f"{found.st_size}:{found.st_mtime_ns}"
+    return stat_stamp(found)
 
 
 class Pipes:

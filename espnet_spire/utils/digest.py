@@ -16,6 +16,11 @@ def file_sha256(path: PathLike) -> str:
     return digest.hexdigest()
 
 
+def stat_stamp(stat: os.stat_result) -> str:
+    """Size and time of change: with another stamp the content is taken for another."""
+    return f"{stat.st_size}:{stat.st_mtime_ns}"
+
+
 def bytes_sha256(data) -> str:
     """SHA-256 of bytes or a buffer, in hexadecimal."""
     return hashlib.sha256(data).hexdigest()

@@ -14,9 +14,8 @@ from typing import Collection, Dict, List, NamedTuple, Optional, Sequence
 
 from espnet_spire.utils.errors import SpireError, Stopped
 from espnet_spire.utils.launch import end_with_parent, shared_environment
+from espnet_spire.utils.stopping import ANNOUNCED
 
-# With the first two schedulers announce the end: what they end may be started again.
-ANNOUNCED = (signal.SIGTERM, signal.SIGUSR1)
 PASSED_ON = (*ANNOUNCED, signal.SIGINT)
 # Ranks that a failed one leaves behind wait for it in a collective, for ever. Before they are
 # killed they may say the same error, or finish what they write.

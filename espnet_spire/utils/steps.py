@@ -25,7 +25,9 @@ from typing import Any, Dict, Iterable, List, Sequence
 
 from espnet_spire.utils.atomic import PathLike, read_json, write_json
 from espnet_spire.utils.datadir import WAV_SCP
+from espnet_spire.utils.digest import stat_stamp
 from espnet_spire.utils.errors import SpireError
+from espnet_spire.utils.stopping import ANNOUNCED
 
 # Larger files are known by size and modification time.
 _HASHED_BYTES = 64 * 2**20
@@ -36,7 +38,7 @@ VOLATILE = ("--nj", "--num_shards", "--num_threads", "--device", "--ngpu", "--lo
 def _fingerprint_file(path: Path) -> str:
     stat = path.stat()
     if stat.st_size > _HASHED_BYTES:
-        known = f"{stat.st_size}:{stat.st_mtime_ns}"
+        known = stat_stamp(stat)
     else:
         known = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
     return known + _fingerprint_audio(path) if path.name == WAV_SCP else known
@@ -51,7 +53,7 @@ def _fingerprint_audio(wav_scp: Path) -> str:
                 stat = os.stat(line.split(None, 1)[1].rstrip(b"\r\n "))
             except (OSError, IndexError, ValueError):  # a pipe, or for the reader to complain of
                 continue
-            digest.update(f"{stat.st_size}:{stat.st_mtime_ns}\n".encode())
+            digest.update(f"{stat_stamp(stat)}\n".encode())
     return digest.hexdigest()
 
 
@@ -153,10 +155,9 @@ def _run(command: Sequence[str]) -> int:
     what it has, and the step ends when it has.
     """
     process = subprocess.Popen(command)
-    passed_on = (signal.SIGTERM, signal.SIGUSR1)
-    before = {number: signal.getsignal(number) for number in passed_on}
+    before = {number: signal.getsignal(number) for number in ANNOUNCED}
     try:
-        for number in passed_on:
+        for number in ANNOUNCED:
             signal.signal(number, lambda number, _frame: process.send_signal(number))
         return process.wait()
     except BaseException:

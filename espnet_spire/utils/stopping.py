@@ -4,7 +4,7 @@ import contextlib
 import signal
 from typing import Iterator
 
-NUMBERS = (signal.SIGTERM, signal.SIGUSR1)
+ANNOUNCED = (signal.SIGTERM, signal.SIGUSR1)
 _received = False
 
 
@@ -18,7 +18,7 @@ def noted_signals() -> Iterator[None]:
     """Inside, the process does not die of these signals; whoever asks is told of them."""
     global _received
     _received = False
-    before = {number: signal.signal(number, _note) for number in NUMBERS}
+    before = {number: signal.signal(number, _note) for number in ANNOUNCED}
     try:
         yield
     finally:

@@ -3,10 +3,10 @@ import signal
 
 import pytest
 
-from espnet_spire.utils.stopping import NUMBERS, noted_signals, stop_wanted
+from espnet_spire.utils.stopping import ANNOUNCED, noted_signals, stop_wanted
 
 
-@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize("number", ANNOUNCED)
 def test_a_signal_is_noted_and_kills_nothing(number):
     before = signal.getsignal(number)
     with noted_signals():
