@@ -24,7 +24,7 @@ def get_parser() -> ArgumentParser:
     parser.add_argument("--ref", type=Path, help="references, a Kaldi table")
     parser.add_argument("--hyp", type=Path, help="hypotheses, a Kaldi table")
     parser.add_argument("--src", type=Path, help="source text, only shown in result.txt")
-    parser.add_argument("--lang", help="language of the references, ISO 639-1")
+    parser.add_argument("--lang", help="language of the references, ISO 639 code")
     parser.add_argument("--out", type=Path, help="score_wer/, score_cer/ or score_bleu/ go here")
     parser.add_argument("--decode_dir", type=Path, help="score each <task>.<src>-<tgt>/text in it")
     parser.add_argument("--data_dir", type=Path, help="references for --decode_dir")

@@ -8,8 +8,7 @@ text as it is for BLEU.
 """
 
 import logging
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional
 
@@ -23,6 +22,7 @@ from espnet_spire.score.metrics import (
     error_rate,
 )
 from espnet_spire.text.jobs import TASKS, match_job
+from espnet_spire.text.languages import common_code, is_code
 from espnet_spire.text.normalize import UNSPACED
 from espnet_spire.utils.atomic import PathLike, atomic_dir, atomic_write, write_json
 from espnet_spire.utils.datadir import TEXT, read_table, translation_file
@@ -31,7 +31,6 @@ from espnet_spire.utils.errors import SpireError
 SCORE_JSON = "score.json"
 WORST_SHOWN = 10
 KEYS_SHOWN = 5
-_LANG = re.compile(r"[a-z]{2}")
 
 
 class Matched(NamedTuple):
@@ -44,9 +43,9 @@ class Matched(NamedTuple):
 
 
 def check_lang(lang: str) -> None:
-    """Raise unless ``lang`` is spelled as an ISO 639-1 code."""
-    if not _LANG.fullmatch(lang):
-        raise SpireError(f"language {lang!r} is not an ISO 639-1 code such as en, de or zh")
+    """Raise unless ``lang`` is spelled as an ISO 639 code."""
+    if not is_code(lang):
+        raise SpireError(f"language {lang!r} is not an ISO 639 code such as en, de or bem")
 
 
 def match(
@@ -104,6 +103,8 @@ def score_job(job: Job) -> List[Score]:
     if job.task not in TASKS:
         raise SpireError(f"task {job.task!r} is unknown; known are {', '.join(TASKS)}")
     check_lang(job.lang)
+    # what normalisers and tokenizers of languages are known by
+    job = replace(job, lang=common_code(job.lang))
     matched = match(
         read_table(job.ref, allow_empty_value=True),
         read_table(job.hyp, allow_empty_value=True),

@@ -83,7 +83,7 @@ def error_rate(
     Args:
         references: N transcripts.
         hypotheses: N outputs, in the same order.
-        lang: ISO 639-1 code of both; chooses the normaliser.
+        lang: the shortest ISO 639 code of both; chooses the normaliser.
         unit: ``word`` for WER, ``char`` for CER.
 
     Returns:
@@ -178,7 +178,7 @@ def bleu(
     Args:
         references: N translations.
         hypotheses: N outputs, in the same order.
-        lang: ISO 639-1 code of the target language.
+        lang: the shortest ISO 639 code of the target language.
         tokenize: one of ``BLEU_TOKENIZERS``; by default that of the language.
 
     Raises:

@@ -3,16 +3,16 @@
 import re
 from typing import NamedTuple, Optional
 
-from espnet_spire.text.languages import language_name
+from espnet_spire.text.languages import CODE, language_name, same_language
 from espnet_spire.utils.errors import SpireError
 
 # In the order of decoding: the self-cascade reads what asr wrote.
 TASKS = ("asr", "mt", "st", "st_cascade")
-_NAME = re.compile(rf"({'|'.join(TASKS)})\.([a-z]{{2}})-([a-z]{{2}})")
+_NAME = re.compile(rf"({'|'.join(TASKS)})\.({CODE})-({CODE})")
 
 
 class Job(NamedTuple):
-    """One task and language pair (ISO 639-1); results lie in a directory of its name."""
+    """One task and language pair (ISO 639 codes); results lie in a directory of its name."""
 
     task: str
     src: str
@@ -36,6 +36,8 @@ def parse_job(name: str) -> Job:
         raise SpireError(f"job {name!r}: not TASK.SRC-TGT with a task of {', '.join(TASKS)}")
     for lang in (job.src, job.tgt):
         language_name(lang)
+    if job.src != job.tgt and same_language(job.src, job.tgt):
+        raise SpireError(f"job {job.name}: {job.src} and {job.tgt} are codes of one language")
     return check_job(job)
 
 

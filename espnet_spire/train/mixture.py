@@ -47,7 +47,7 @@ from typing import Any, Callable, Dict, List
 
 import yaml
 
-from espnet_spire.text.languages import LANGUAGES
+from espnet_spire.text.languages import language_name, same_language
 from espnet_spire.train.selection import Limits
 from espnet_spire.utils.atomic import PathLike
 from espnet_spire.utils.errors import SpireError
@@ -217,17 +217,17 @@ def _check_source(mixture: Dict[str, Any], source: Dict[str, Any], where: str) -
     named = [source.get("speech_lang", "en"), *source.get("targets", ())]
     named += [lang for pair in source.get("pairs", ()) for lang in pair.split("-")]
     for lang in named:
-        if lang not in LANGUAGES:
+        try:
+            language_name(lang)
+        except SpireError as error:
+            raise SpireError(f"{where}: {error}") from None
+    for target in source.get("targets", ()):
+        if same_language(target, source.get("speech_lang", "en")):
             raise SpireError(
-                f"{where}: language {lang!r} is unknown; known are {', '.join(LANGUAGES)}"
+                f"{where}: targets: {target!r} is the language of the speech, which is for task asr"
             )
-    if source.get("speech_lang", "en") in source.get("targets", ()):
-        raise SpireError(
-            f"{where}: targets: {source.get('speech_lang', 'en')!r} is the language of the speech,"
-            " which is for task asr"
-        )
     for pair in source.get("pairs", ()):
-        if len(set(pair.split("-"))) == 1:
+        if same_language(*pair.split("-")):
             raise SpireError(f"{where}: pairs: {pair!r} is no translation")
     if source.get("uniform") and not source.keys() & {"max_tokens", "max_examples", "weight"}:
         raise SpireError(f"{where}: 'uniform' needs max_tokens, max_examples or a weight")

@@ -78,8 +78,8 @@ def test_dumpdir_stands_in_every_path(tmp_path):
         (mixture({"name": "x", "task": "st", "data_dir": "d"}), ["source x", "'targets'"]),
         (mixture({**ST, "targets": []}), ["source st", "targets: []"]),
         (mixture({**ST, "targets": ["de", "de"]}), ["source st", "targets: ['de', 'de']"]),
-        (mixture({**ST, "targets": ["de", "tlh"]}), ["source st", "language 'tlh' is unknown"]),
-        (mixture({**ASR, "speech_lang": "tlh"}), ["source asr", "language 'tlh' is unknown"]),
+        (mixture({**ST, "targets": ["de", "xx"]}), ["source st", "language 'xx' is unknown"]),
+        (mixture({**ASR, "speech_lang": "xx"}), ["source asr", "language 'xx' is unknown"]),
         (mixture({**MT, "pairs": ["en_de"]}), ["source mt", "pairs: ['en_de']"]),
         (mixture({**MT, "pairs": ["en-xx"]}), ["source mt", "language 'xx' is unknown"]),
         (mixture({"name": "x", "task": "mt", "pairs": ["en-de"]}), ["source x", "'text_dir'"]),
@@ -232,3 +232,13 @@ def test_the_papers_pseudo_labels_are_180k_and_180k_a_pair():
     assert names == ["commonvoice", "europarl_st", "covost2", "towerblocks"]
     left = {source["name"] for source in sources_of(mix, "spirenoblocks")}
     assert {source["name"] for source in mix["sources"]} - left == {"towerblocks"}
+
+
+def test_languages_beyond_the_ten():
+    source = {**ST, "speech_lang": "aeb", "targets": ["en"]}
+    assert check_mixture(mixture(source), "m")["sources"] == [source]
+    for targets in (["en", "ga"], ["gle"]):
+        with pytest.raises(SpireError, match="targets: .*is the language of the speech"):
+            check_mixture(mixture({**source, "speech_lang": "gle", "targets": targets}), "m")
+    with pytest.raises(SpireError, match="'mt-mlt' is no translation"):
+        check_mixture(mixture({**MT, "pairs": ["mt-mlt"]}), "m")
