@@ -125,10 +125,14 @@ def write_table(path: PathLike, table: Mapping[str, str]) -> None:
     """
     with atomic_write(path) as stream:
         for key in sorted(table):
-            value = table[key]
-            if any(c in key for c in " \t\n") or "\n" in value or not key:
-                raise SpireError(f"{path}: key {key!r} or its value cannot stand in a table")
-            stream.write(f"{key} {value}\n" if value else f"{key}\n")
+            stream.write(table_line(path, key, table[key]))
+
+
+def table_line(path: PathLike, key: str, value: str) -> str:
+    """A line of the table ``path``, its end included."""
+    if any(c in key for c in " \t\n") or "\n" in value or not key:
+        raise SpireError(f"{path}: key {key!r} or its value cannot stand in a table")
+    return f"{key} {value}\n" if value else f"{key}\n"
 
 
 def write_rejected(path: PathLike, rejected: Mapping[str, str]) -> None:

@@ -1,0 +1,119 @@
+"""What readers of corpora give: utterances, and what cannot be one; and what a corpus is.
+
+A corpus is a module of this package with a :class:`Corpus` named ``CORPUS``;
+:mod:`espnet_spire.corpus.registry` finds it.
+"""
+
+import re
+from pathlib import Path
+from typing import Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Union
+
+from espnet_spire.utils.errors import SpireError
+
+# What ends a line for Python, Kaldi or a spreadsheet, and tabs. Other white space is text.
+_BREAKS = re.compile("[\t\n\v\f\r\x1c\x1d\x1e\x85\u2028\u2029]+")
+_KEY = re.compile(r"[^\s/\0]+")
+
+
+class Utterance(NamedTuple):
+    """One utterance of a corpus.
+
+    ``key``: unique in its split; begins with the speaker, so that tables sorted by either agree.
+    ``audio``: a file, or a command that ends with ``|``. ``text``: the transcript as the corpus
+    has it, one line. ``where``: file and line, for messages. ``translations``: language → text.
+    ``recording``: set where ``audio`` is a longer recording with this name, of which ``start`` to
+    ``end`` (seconds) is the utterance. ``seconds``: its length, where the corpus tells it.
+    """
+
+    key: str
+    audio: str
+    text: str
+    speaker: str
+    where: str
+    translations: Mapping[str, str] = {}
+    recording: Optional[str] = None
+    start: float = 0.0
+    end: float = 0.0
+    seconds: Optional[float] = None
+
+
+class Fault(NamedTuple):
+    """Something that cannot be an utterance. ``key`` names it, if only by file and line."""
+
+    key: str
+    reason: str
+    where: str
+
+
+Item = Union[Utterance, Fault]
+
+
+class Split(NamedTuple):
+    """A split under its official ``name``; of a ``whole`` one (a test set) nothing is left out."""
+
+    name: str
+    whole: bool = False
+
+
+class Corpus(NamedTuple):
+    """A corpus of speech.
+
+    ``name``: of its module. ``variable``: of ``db.sh``, which says where it is. ``source``: where
+    it comes from, for those who have not got it. ``read(root, split, targets)`` gives the items of
+    a split in any order, ``targets`` being the languages whose translations are wanted.
+    ``index(root, split, targets)``: the files that say what there is; a change in them makes a new
+    data directory. ``targets``: languages that it has translations into.
+    """
+
+    name: str
+    variable: str
+    source: str
+    splits: List[Split]
+    read: Callable[[Path, str, List[str]], Iterable[Item]]
+    index: Callable[[Path, str, List[str]], List[Path]]
+    targets: List[str] = []
+
+    def split(self, name: str) -> Split:
+        """The split of this name; another is an error."""
+        for split in self.splits:
+            if split.name == name:
+                return split
+        names = ", ".join(split.name for split in self.splits)
+        raise SpireError(f"{self.name} has no split {name!r}; it has {names}")
+
+
+def one_line(text: str) -> str:
+    """A text without line breaks and tabs, and without white space at its ends.
+
+    >>> one_line(" a\\tb\\u2028c ")
+    'a b c'
+    """
+    return _BREAKS.sub(" ", text).strip()
+
+
+def check_key(key: str) -> Optional[str]:
+    """Why a key cannot stand in a Kaldi table and name a file, or ``None``."""
+    return None if _KEY.fullmatch(key) else f"key {key!r} has white space or a slash, or is empty"
+
+
+def speaker_key(speaker: str, name: str) -> str:
+    """``<speaker>-<name>``, or the name alone where it begins so already."""
+    return name if name.startswith(speaker) else f"{speaker}-{name}"
+
+
+def faults_apart(items: Iterable[Item], faults: Dict[str, str]) -> Iterator[Utterance]:
+    """The utterances of a stream; what is none goes into ``faults``: key → reason."""
+    for item in items:
+        if isinstance(item, Fault):
+            note_fault(faults, item.key, item.reason, item.where)
+        else:
+            yield item
+
+
+def note_fault(faults: Dict[str, str], key: str, reason: str, where: str) -> None:
+    """Add a fault; a key that has one already gets a name of its own."""
+    name, number = key, 1
+    while name in faults:
+        number += 1
+        name = f"{key}#{number}"
+    faults[name] = f"{reason} ({where})"
