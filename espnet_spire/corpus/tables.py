@@ -1,6 +1,7 @@
 """Utterances of any number to a Kaldi data directory, at constant memory."""
 
 import contextlib
+import itertools
 from pathlib import Path
 from typing import IO, Dict, Iterable, Iterator, Tuple
 
@@ -44,8 +45,8 @@ def write_utterances(utterances: Iterable[Utterance], out: Path, work: Path) -> 
 
         speakers = _Pairs(work / "speakers")
         recordings = _Pairs(work / "recordings")
-        for count, utterance in enumerate(utterances, 1):
-            key = utterance.key
+        for utterance in utterances:
+            key, count = utterance.key, count + 1
             write(TEXT, key, utterance.text)
             write(UTT2SPK, key, utterance.speaker)
             for lang, text in utterance.translations.items():
@@ -86,8 +87,6 @@ class _Pairs:
             self._stream.write(f"{first}\t{second}\n")
 
     def grouped(self) -> Iterator[Tuple[str, Iterator[str]]]:
-        import itertools
-
         self._stream.close()
         with open(self._path, encoding="utf-8", newline="\n") as stream:
             rows = (tuple(line.rstrip("\n").split("\t", 1)) for line in stream)
