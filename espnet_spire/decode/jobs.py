@@ -10,7 +10,7 @@ from espnet_spire.text.defuse import defused_table
 from espnet_spire.text.jobs import TASKS, Job
 from espnet_spire.train.examples import encode_chatml_prompt, special_tokens
 from espnet_spire.units.notation import FIRST_CODE_POINT, line_to_units
-from espnet_spire.utils.datadir import TEXT, read_table, translation_file
+from espnet_spire.utils.datadir import language_file, read_table
 from espnet_spire.utils.errors import SpireError
 
 # Tasks whose prompts hold units; those of the others hold text.
@@ -19,8 +19,7 @@ SPEECH_PROMPTS = ("asr", "st")
 
 def source_texts(data_dir: Path, lang: str, speech_lang: str) -> Dict[str, str]:
     """Text of a data directory in a language: the transcripts or a translation of them."""
-    name = TEXT if lang == speech_lang else translation_file(lang)
-    return read_table(data_dir / name, allow_empty_value=True)
+    return read_table(language_file(data_dir, lang, speech_lang), allow_empty_value=True)
 
 
 def job_turns(

@@ -15,6 +15,7 @@ from espnet_spire.utils.datadir import (
     read_rejected,
     read_table,
     shard_of,
+    text_tables,
     utterance_keys,
     write_rejected,
     write_table,
@@ -102,6 +103,7 @@ def decode(
         out: directory of the set's results.
     """
     data_dir, out = Path(data_dir), Path(out)
+    _check_speech(jobs, data_dir)
     keys = shard_of(utterance_keys(data_dir), num_shards, shard)
     # Several jobs read them; a set without speech jobs needs none.
     speech_units = cache(lambda: read_units(data_dir, units))
@@ -140,6 +142,16 @@ def decode(
         write_table(_place(target.with_name(CUT), num_shards, shard), cut)
         # The texts last: they say that the job is done.
         write_table(_place(target, num_shards, shard), texts)
+
+
+def _check_speech(jobs: Sequence[Job], data_dir: Path) -> None:
+    of_text = text_tables(data_dir)
+    for job in jobs:
+        if of_text and job.task in SPEECH_TASKS:
+            raise SpireError(
+                f"{data_dir}: job {job.name} needs speech, and this set has none (its tables:"
+                f" {', '.join(of_text)}); leave the job out"
+            )
 
 
 def merge(jobs: Sequence[Job], *, data_dir: PathLike, out: PathLike, num_shards: int) -> None:

@@ -25,7 +25,7 @@ from espnet_spire.text.jobs import TASKS, match_job
 from espnet_spire.text.languages import common_code, is_code
 from espnet_spire.text.normalize import UNSPACED
 from espnet_spire.utils.atomic import PathLike, atomic_dir, atomic_write, write_json
-from espnet_spire.utils.datadir import TEXT, read_table, translation_file
+from espnet_spire.utils.datadir import TEXT, language_file, read_table
 from espnet_spire.utils.errors import SpireError
 
 SCORE_JSON = "score.json"
@@ -275,7 +275,8 @@ def jobs_of(
     """One job for every ``<task>.<src>-<tgt>/text`` under ``decode_dir``.
 
     The text in the language of the speech is ``data_dir/text``, in another language xx
-    ``data_dir/text.tc.xx``; that names both references and (where the file is there) sources.
+    ``data_dir/text.tc.xx`` (in a set without speech always the latter); that names both references
+    and (where the file is there) sources.
 
     Raises:
         SpireError: a directory is missing, or nothing in it was decoded.
@@ -286,9 +287,6 @@ def jobs_of(
         if not directory.is_dir():
             raise SpireError(f"{directory}: no such directory")
 
-    def text_of(lang: str) -> Path:
-        return data_dir / (TEXT if lang == speech_lang else translation_file(lang))
-
     jobs = []
     for directory in sorted(path for path in decode_dir.iterdir() if path.is_dir()):
         decoded = match_job(directory.name)
@@ -297,11 +295,11 @@ def jobs_of(
         if not (directory / TEXT).is_file():
             logging.warning(f"{directory}: has no file {TEXT} (decoding not finished?); left out")
             continue
-        source = text_of(decoded.src)
+        source = language_file(data_dir, decoded.src, speech_lang)
         jobs.append(
             Job(
                 task=decoded.task,
-                ref=text_of(decoded.tgt),
+                ref=language_file(data_dir, decoded.tgt, speech_lang),
                 hyp=directory / TEXT,
                 lang=decoded.tgt,
                 out=directory,

@@ -4,6 +4,9 @@
 ESPnet define them; ``text.tc.<lang>`` holds the true-cased translation into ``<lang>``, as in
 ESPnet's speech translation recipes; ``rejected.tsv`` lists what a stage refused:
 key, tab, reason.
+
+A set of text alone (a test set of translation) has neither ``wav.scp`` nor ``text``: all of its
+tables are ``text.<what>``, each with the same keys, ``text.tc.<lang>`` for each language.
 """
 
 from pathlib import Path
@@ -20,6 +23,11 @@ UTT2SPK = "utt2spk"
 SPK2UTT = "spk2utt"
 NUM_SAMPLES = "utt2num_samples"
 REJECTED = "rejected.tsv"
+# What a directory with speech has; none of them is in a set of text alone.
+_OF_SPEECH = (WAV_SCP, SEGMENTS, TEXT, UTT2SPK)
+# Unicode's LINE SEPARATOR: in ``text.<lang>`` of monolingual text it stands for a line break of the
+# text, since a table has one line for each.
+LINE_BREAK = "\u2028"
 
 
 def translation_file(lang: str) -> str:
@@ -205,13 +213,45 @@ def require_keys(
     return table
 
 
-def utterance_keys(directory: PathLike) -> List[str]:
-    """The utterances of a data directory: those of ``segments``, else of ``wav.scp``."""
+def text_tables(directory: PathLike) -> List[str]:
+    """Names of the tables of a set of text alone; none if the directory is for speech."""
+    directory = Path(directory)
+    if any((directory / name).exists() for name in _OF_SPEECH):
+        return []
+    return sorted(path.name for path in directory.glob(f"{TEXT}.*"))
+
+
+def language_file(directory: PathLike, lang: str, speech_lang: str) -> Path:
+    """The table with a set's text in a language, be it there or not: transcripts or translations.
+
+    Args:
+        speech_lang: language that is spoken, if the set has speech.
+    """
+    directory = Path(directory)
+    spoken = lang == speech_lang and not text_tables(directory)
+    return directory / (TEXT if spoken else translation_file(lang))
+
+
+def keys_table(directory: PathLike) -> str:
+    """Name of the table that says which utterances there are.
+
+    ``segments``, else ``wav.scp``; of a set of text alone its first table.
+    """
     directory = Path(directory)
     if not directory.is_dir():
         raise SpireError(f"{directory}: no such data directory")
-    source = SEGMENTS if (directory / SEGMENTS).exists() else WAV_SCP
-    keys = [key for key, _ in iter_table(directory / source)]
+    of_text = text_tables(directory)
+    if of_text:
+        return of_text[0]
+    return SEGMENTS if (directory / SEGMENTS).exists() else WAV_SCP
+
+
+def utterance_keys(directory: PathLike) -> List[str]:
+    """The utterances of a data directory, see :func:`keys_table`."""
+    directory = Path(directory)
+    source = keys_table(directory)
+    text_alone = source.startswith(f"{TEXT}.")
+    keys = [key for key, _ in iter_table(directory / source, allow_empty_value=text_alone)]
     if not keys:
         raise SpireError(f"{directory / source}: the data set is empty")
     return keys
@@ -220,11 +260,17 @@ def utterance_keys(directory: PathLike) -> List[str]:
 def validate_data_dir(directory: PathLike, *, need_text: bool = True) -> int:
     """Check a data directory as ``utils/validate_data_dir.sh`` would; return its utterances.
 
-    Every table that is there must have the same utterances; ``utt2spk`` must be there.
+    Every table that is there must have the same utterances; ``utt2spk`` must be there. A set of text
+    alone has nothing but its tables.
     """
     directory = Path(directory)
     keys = utterance_keys(directory)
-    source = SEGMENTS if (directory / SEGMENTS).exists() else WAV_SCP
+    source = keys_table(directory)
+    of_text = text_tables(directory)
+    if of_text:
+        for name in of_text:
+            require_keys(directory, name, keys, f"{directory.name}/{source}")
+        return len(keys)
     names = [UTT2SPK] + ([TEXT] if need_text else [])
     names += sorted(path.name for path in directory.glob("text.tc.*"))
     if (directory / NUM_SAMPLES).exists():

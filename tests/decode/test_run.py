@@ -8,7 +8,7 @@ from espnet_spire.decode.generate import Answer, Generator
 from espnet_spire.decode.run import decode, merge
 from espnet_spire.text.jobs import parse_job
 from espnet_spire.utils.atomic import read_json
-from espnet_spire.utils.datadir import read_rejected, read_table
+from espnet_spire.utils.datadir import read_rejected, read_table, write_data_dir
 from espnet_spire.utils.errors import SpireError
 
 JOBS = [parse_job(name) for name in ("st_cascade.en-de", "asr.en-en", "st.en-de", "mt.de-en")]
@@ -249,3 +249,29 @@ def test_a_base_model_is_refused(tmp_path, data, lm_base):
             [*options, "--task", "mt", "--tgt_lang", "de", "--device", "cpu"],
         )
     assert not (tmp_path / "out").exists()
+
+
+def test_a_set_of_text_alone_is_translated_without_units_and_scored(tmp_path, lm_tokenizer, capsys):
+    data, out = tmp_path / "flores", tmp_path / "out"
+    tables = {"text.tc.en": {"s1": "a cook", "s2": "bread"}, "text.tc.de": {"s1": "K", "s2": "B"}}
+    write_data_dir(data, tables)
+    recorder, jobs = Recorder(lm_tokenizer), [parse_job("mt.en-de"), parse_job("mt.de-en")]
+    decode(lambda: recorder, jobs, data_dir=data, units=None, out=out)
+    assert "English: bread\nGerman:" in recorder.asked["mt.en-de"][1]
+    assert "German: B\nEnglish:" in recorder.asked["mt.de-en"][1]
+    score.main(["--decode_dir", str(out), "--data_dir", str(data)])
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == (
+        [f"{out}/mt.de-en"] * 2 + [f"{out}/mt.en-de"] * 2
+    )
+    result = read_json(out / "mt.de-en/score_bleu/score.json")
+    assert [entry["reference"] for entry in result["per_utterance"]] == ["a cook", "bread"]
+    assert [entry["source"] for entry in result["per_utterance"]] == ["K", "B"]
+
+
+@pytest.mark.parametrize("name", ["asr.en-en", "st.en-de", "st_cascade.en-de"])
+def test_a_set_of_text_alone_has_no_speech(tmp_path, name):
+    data = tmp_path / "flores"
+    write_data_dir(data, {"text.tc.en": {"s1": "a cook"}, "text.tc.de": {"s1": "K"}})
+    message = f"flores: job {name} needs speech, and this set has none .*text.tc.de, text.tc.en"
+    with pytest.raises(SpireError, match=message):
+        decode(None, [parse_job(name)], data_dir=data, units=None, out=tmp_path / "out")

@@ -7,11 +7,13 @@ from espnet_spire.utils.datadir import (
     find_key,
     iter_rejected,
     iter_table,
+    language_file,
     read_rejected,
     read_table,
     require_keys,
     shard_of,
     speakers_to_utterances,
+    text_tables,
     translation_file,
     utterance_keys,
     validate_data_dir,
@@ -240,3 +242,30 @@ def test_a_list_of_what_was_rejected_from_a_key_on(tmp_path):
     assert list(iter_rejected(path, "f")) == []
     with pytest.raises(SpireError, match="rejected.tsv, line 2: 'b c'"):
         list(iter_rejected(path))
+
+
+def text_alone(tmp_path, **tables):
+    write_data_dir(tmp_path / "d", {f"text.tc.{lang}": table for lang, table in tables.items()})
+    return tmp_path / "d"
+
+
+def test_a_set_of_text_alone(tmp_path):
+    data = text_alone(tmp_path, de={"s1": "Haus", "s2": ""}, en={"s1": "house", "s2": "x"})
+    assert text_tables(data) == ["text.tc.de", "text.tc.en"]
+    assert utterance_keys(data) == ["s1", "s2"]  # an empty text is one
+    assert validate_data_dir(data) == 2
+    assert language_file(data, "en", "en") == data / "text.tc.en"
+    write_table(data / "text.tc.fr", {"s1": "maison", "s3": "y"})
+    with pytest.raises(SpireError, match="text.tc.fr: utterance s2 of d/text.tc.de is missing"):
+        validate_data_dir(data)
+
+
+@pytest.mark.parametrize("name", ["wav.scp", "segments", "text", "utt2spk"])
+def test_a_set_with_anything_of_speech_is_not_of_text_alone(tmp_path, name):
+    data = text_alone(tmp_path, de={"s1": "Haus"})
+    (data / name).write_text("")
+    assert text_tables(data) == []
+    assert language_file(data, "en", "en") == data / "text"
+    assert language_file(data, "de", "en") == data / "text.tc.de"
+    with pytest.raises(SpireError, match="wav.scp: no such file|the data set is empty"):
+        utterance_keys(data)
