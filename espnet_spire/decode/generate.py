@@ -1,23 +1,16 @@
-"""Greedy generation in batches, with ids in and ids out."""
+"""Greedy generation in this process, in batches."""
 
-from typing import Dict, List, NamedTuple, Sequence
+from typing import Iterator, List, Sequence, Tuple
 
 import torch
 
+from espnet_spire.decode.answers import Answer, Answerer, Prompt, load_tokenizer
 from espnet_spire.model.generation import end_tokens, padding_rows
 from espnet_spire.utils.cli import MAX_NEW_TOKENS
 from espnet_spire.utils.errors import SpireError
-from espnet_spire.utils.progress import progress
 
 
-class Answer(NamedTuple):
-    """``ids``: without the end token; ``cut``: whether the limit came before the end."""
-
-    ids: List[int]
-    cut: bool
-
-
-class Generator:
+class Generator(Answerer):
     """A causal LM that answers prompts.
 
     Args:
@@ -37,17 +30,16 @@ class Generator:
         batch_tokens: int = 16384,
         max_new_tokens: int = MAX_NEW_TOKENS,
     ) -> None:
-        from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+        from transformers import AutoModelForCausalLM, GenerationConfig
 
+        super().__init__(load_tokenizer(name), max_new_tokens)
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(name)
             model = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, dtype))
         except (OSError, ValueError) as error:
             raise SpireError(f"--model {name}: {str(error).splitlines()[0]}") from None
         self.model = model.eval().to(device)
         self.device = device
         self.batch_tokens = batch_tokens
-        self.max_new_tokens = max_new_tokens
         self.eos_ids = end_tokens(self.tokenizer, self.model.generation_config)
         if not self.eos_ids:
             raise SpireError(
@@ -61,21 +53,19 @@ class Generator:
         # penalty of repetitions, forced tokens, a minimal length.
         self.model.generation_config = GenerationConfig()
 
-    def __call__(self, prompts: Sequence[Sequence[int]], desc: str = "decode") -> List[Answer]:
-        """Answer prompts (token ids); batches are made by length, results keep the order."""
-        answers: Dict[int, Answer] = {}
-        order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]), reverse=True)
-        with progress(total=len(prompts), desc=desc, unit="utt") as bar:
-            while order:
-                room = len(prompts[order[0]]) + self.max_new_tokens
-                count = max(1, self.batch_tokens // room)
-                batch, order = order[:count], order[count:]
-                for index, answer in zip(
-                    batch, self._answer([prompts[i] for i in batch]), strict=True
-                ):
-                    answers[index] = answer
-                bar.update(len(batch))
-        return [answers[index] for index in range(len(prompts))]
+    def stream(self, prompts: Sequence[Prompt]) -> Iterator[List[Tuple[int, Answer]]]:
+        """Yield the answers of a batch after the other, the longest prompts first.
+
+        Whoever goes on after so many batches with the prompts that are left, in their order, has
+        the batches that would have come, and so the same answers to the last bit.
+        """
+        ids = [self.encode(prompt) for prompt in prompts]
+        order = sorted(range(len(ids)), key=lambda index: len(ids[index]), reverse=True)
+        while order:
+            room = len(ids[order[0]]) + self.max_new_tokens
+            count = max(1, self.batch_tokens // room)
+            batch, order = order[:count], order[count:]
+            yield list(zip(batch, self._answer([ids[index] for index in batch]), strict=True))
 
     @torch.inference_mode()
     def _answer(self, prompts: Sequence[Sequence[int]]) -> List[Answer]:
@@ -107,7 +97,3 @@ class Generator:
             if token in self.eos_ids:
                 return Answer(ids[:position], cut=False)
         return Answer(ids, cut=True)
-
-    def text(self, answer: Answer) -> str:
-        """The answer as one line of text."""
-        return " ".join(self.tokenizer.decode(answer.ids, skip_special_tokens=True).split())

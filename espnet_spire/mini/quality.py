@@ -42,6 +42,9 @@ class DualCrossEntropy:
             scores[index] = dual_score(a, b)
         return scores
 
+    def close(self) -> None:
+        """Nothing: the model is the generator's."""
+
     def _nll(self, pairs, src: str, tgt: str) -> List[float]:
         """Mean negative log-probability a token of the second text given the first."""
         tokenizer = self.generator.tokenizer

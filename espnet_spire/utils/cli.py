@@ -78,6 +78,33 @@ def add_generation_options(parser: argparse.ArgumentParser) -> None:
     add_compute_options(parser)
 
 
+def add_server_options(parser: argparse.ArgumentParser) -> None:
+    """The options of everything that can let a server answer instead of a model of its own."""
+    parser.add_argument(
+        "--server",
+        nargs="+",
+        default=[],
+        metavar="URL",
+        help="servers of OpenAI's protocol that run the model, such as http://localhost:8000/v1"
+        " (vLLM, transformers serve …); OPENAI_API_KEY is sent if it is set",
+    )
+    parser.add_argument("--server_model", help="its name there (--model if not given)")
+    parser.add_argument(
+        "--server_concurrency", type=int, default=64, help="requests in flight at each server"
+    )
+    parser.add_argument(
+        "--server_api",
+        default="auto",
+        choices=["auto", "ids", "chat", "text"],
+        help="ids: token ids to /v1/completions; chat: messages; text: plain prompts; auto: the"
+        " first of them that the server takes",
+    )
+    parser.add_argument("--server_timeout", type=float, default=600, help="seconds for an answer")
+    parser.add_argument(
+        "--server_retries", type=int, default=5, help="of a request, with growing pauses"
+    )
+
+
 def check_shard(num_shards: int, shard: int) -> None:
     """Raise unless ``1 <= shard <= num_shards``."""
     if not 1 <= shard <= num_shards:

@@ -1,0 +1,112 @@
+"""What every back-end that answers prompts has in common: prompts in, answers out."""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+
+from espnet_spire.text.prompts import Turn
+from espnet_spire.train.examples import encode_chatml_prompt, encode_plain_prompt
+from espnet_spire.utils.digest import bytes_sha256, sampled_sha256
+from espnet_spire.utils.errors import SpireError
+from espnet_spire.utils.progress import progress
+
+# Token ids, BOS and all; or a plain prompt, to be encoded; or a conversation to be answered.
+Prompt = Union[Sequence[int], str, Sequence[Turn]]
+
+# What an answer depends on: weights, and the files that say how they are used.
+_MODEL_FILES = ("*.safetensors", "*.bin", "*.json", "tokenizer.model")
+
+
+class Answer(NamedTuple):
+    """``ids``: without the end token; ``cut``: whether the limit came before the end.
+
+    ``text``: what a server wrote, where it gives no ids; ``ids`` are then made from it.
+    """
+
+    ids: List[int]
+    cut: bool
+    text: Optional[str] = None
+
+
+class Answerer(ABC):
+    """Answers prompts, greedily; subclasses say where the model runs.
+
+    Args:
+        tokenizer: the model's, see :func:`load_tokenizer`.
+        max_new_tokens: limit of an answer.
+    """
+
+    def __init__(self, tokenizer, max_new_tokens: int) -> None:
+        self.tokenizer = tokenizer
+        self.max_new_tokens = max_new_tokens
+
+    @abstractmethod
+    def stream(self, prompts: Sequence[Prompt]) -> Iterator[List[Tuple[int, Answer]]]:
+        """Yield answers as they come, each with the index of its prompt."""
+
+    def __call__(self, prompts: Sequence[Prompt], desc: str = "decode") -> List[Answer]:
+        """Answer prompts, in their order."""
+        answers: Dict[int, Answer] = {}
+        with progress(total=len(prompts), desc=desc, unit="utt") as bar:
+            for batch in self.stream(prompts):
+                answers.update(batch)
+                bar.update(len(batch))
+        return [answers[index] for index in range(len(prompts))]
+
+    def encode(self, prompt: Prompt) -> List[int]:
+        """The ids of a prompt, with one BOS where the tokenizer has one.
+
+        Raises:
+            SpireError: a conversation, and the tokenizer does not know the tokens of ChatML.
+        """
+        if isinstance(prompt, str):
+            return encode_plain_prompt(self.tokenizer, prompt)
+        if is_conversation(prompt):
+            return encode_chatml_prompt(self.tokenizer, prompt)
+        return list(prompt)
+
+    def text(self, answer: Answer) -> str:
+        """The answer as one line of text."""
+        text = answer.text
+        if text is None:
+            text = self.tokenizer.decode(answer.ids, skip_special_tokens=True)
+        return " ".join(text.split())
+
+
+def is_conversation(prompt: Prompt) -> bool:
+    """Whether a prompt is a list of turns."""
+    return not isinstance(prompt, str) and len(prompt) > 0 and isinstance(prompt[0], Turn)
+
+
+def load_tokenizer(name: str):
+    """The tokenizer of a model: directory or hub name.
+
+    Raises:
+        SpireError: there is none.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise SpireError(f"--model {name}: {str(error).splitlines()[0]}") from None
+
+
+def model_identity(name: str) -> str:
+    """What tells a model from others: of a directory its content, of the hub the commit.
+
+    Raises:
+        SpireError: neither a directory nor, as far as it can be reached, a model of the hub.
+    """
+    directory = Path(name)
+    if directory.is_dir():
+        files = sorted({path for kind in _MODEL_FILES for path in directory.glob(kind)})
+        said = "".join(f"{path.name} {sampled_sha256(path)}\n" for path in files)
+        return bytes_sha256(said.encode())
+    from transformers.utils import cached_file
+
+    try:
+        # …/snapshots/<commit>/config.json
+        return f"{name}@{Path(cached_file(name, 'config.json')).parent.name}"
+    except (OSError, ValueError) as error:
+        raise SpireError(f"--model {name}: {str(error).splitlines()[0]}") from None

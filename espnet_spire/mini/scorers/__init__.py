@@ -1,0 +1,1 @@
+"""Stand-ins among the scorers of :mod:`espnet_spire.corpus.scorers`."""
