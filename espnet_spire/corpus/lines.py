@@ -1,17 +1,24 @@
 """Lines and columns of a corpus's own files, with the place of whatever is wrong in them."""
 
+import csv
 import gzip
 import lzma
+import tarfile
 import zlib
 from pathlib import Path
-from typing import BinaryIO, Dict, Iterator, List, NamedTuple, Optional, Sequence, Union
+from typing import BinaryIO, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Union
 
 from espnet_spire.corpus.records import Fault
 from espnet_spire.utils.atomic import PathLike
 from espnet_spire.utils.errors import SpireError
 
 # What an archive that was cut off or damaged raises, and when.
-ARCHIVE_ERRORS = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)
+ARCHIVE_ERRORS = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, tarfile.ReadError)
+_LONGEST_FIELD = 1 << 30  # characters
+
+
+class CutOff(SpireError):
+    """An archive was cut off or damaged; what came before can be used."""
 
 
 class Line(NamedTuple):
@@ -36,20 +43,34 @@ def place(path: PathLike, number: int) -> str:
 
 
 def open_binary(path: PathLike) -> BinaryIO:
-    """Open a file for reading, decompressed if its name ends in ``.gz`` or ``.xz``."""
+    """Open a file for reading, decompressed if its name ends in ``.gz`` or ``.xz``.
+
+    Of ``.tar.gz`` it is the first file.
+    """
     path = Path(path)
     opener = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
     try:
-        return opener(path, "rb")
+        return _open_tar(path) if path.name.endswith(".tar.gz") else opener(path, "rb")
     except FileNotFoundError:
         raise SpireError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise SpireError(f"{path}: is a directory, a file was expected") from None
 
 
-def cut_off(path: PathLike, error: Exception) -> SpireError:
+def _open_tar(path: Path) -> BinaryIO:
+    try:
+        archive = tarfile.open(path, "r:gz")  # noqa: SIM115  # closed with what is read of it
+        for member in archive:
+            if member.isfile():
+                return archive.extractfile(member)
+    except ARCHIVE_ERRORS as error:
+        raise cut_off(path, error) from None
+    raise SpireError(f"{path}: there is no file in it")
+
+
+def cut_off(path: PathLike, error: Exception) -> CutOff:
     """What to raise for an archive that raised one of :data:`ARCHIVE_ERRORS`."""
-    return SpireError(f"{path}: cut off or damaged ({error}); download it again")
+    return CutOff(f"{path}: cut off or damaged ({error}); download it again")
 
 
 def read_lines(path: PathLike) -> Iterator[Union[Line, Fault]]:
@@ -77,19 +98,29 @@ def read_lines(path: PathLike) -> Iterator[Union[Line, Fault]]:
             raise cut_off(path, error) from None
 
 
+def _quoted_fields(delimiter: str) -> Callable[[str], List[str]]:
+    # The limit of 128 KiB a field is below what VoxPopuli's annotations need.
+    csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_FIELD))
+    return lambda text: next(csv.reader([text], delimiter=delimiter), [])
+
+
 def read_columns(
     path: PathLike,
     *,
     needed: Sequence[str],
     names: Optional[List[str]] = None,
     delimiter: str = "\t",
+    quoted: bool = False,
 ) -> Iterator[Union[Row, Fault]]:
-    """Rows of a table without quoting, as corpora have them; blank lines are passed over.
+    """Rows of a table; blank lines are passed over.
 
     Args:
         needed: columns that must be there.
         names: of the columns of a file without a header; ``None``: the first line has them.
         delimiter: between columns.
+        quoted: columns may stand in double quotes, as Python's ``csv`` writes them; by default a
+            quote is text. A row is one line either way, so that a quote without its other ends no
+            more than its own row.
 
     Yields:
         a fault for a line with another number of columns: a delimiter within a text shifts the
@@ -99,13 +130,18 @@ def read_columns(
         SpireError: a needed column is missing, the file is empty, or see :func:`read_lines`.
     """
     header = names
+    split = _quoted_fields(delimiter) if quoted else lambda text: text.split(delimiter)
     for line in read_lines(path):
         if isinstance(line, Fault):
             if header is None:
                 raise SpireError(f"{line.where}: {line.reason}; convert the file")
             yield line
             continue
-        fields = line.text.split(delimiter)
+        try:
+            fields = split(line.text)
+        except csv.Error as error:
+            yield Fault(f"{Path(path).name}:{line.number}", f"not readable: {error}", line.where)
+            continue
         if header is None:
             header = [field.strip() for field in fields]
             missing = [name for name in needed if name not in header]

@@ -2,19 +2,21 @@
 
 import logging
 import os
+from collections import Counter
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence
+from typing import IO, Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Union
 
 from espnet_spire.corpus.records import (
     Corpus,
     Fault,
     Item,
+    LeftOut,
     Utterance,
     check_key,
     faults_apart,
     note_fault,
 )
-from espnet_spire.corpus.rules import LeftOut, Rule, Setting
+from espnet_spire.corpus.rules import Result, Rule, Setting
 from espnet_spire.corpus.tables import write_utterances
 from espnet_spire.units.rxfilename import is_pipe
 from espnet_spire.utils.atomic import PathLike, atomic_dir, disk_errors, write_json
@@ -73,9 +75,9 @@ class Count:
 def prepare_split(corpus: Corpus, request: Request, out: PathLike) -> Dict[str, Any]:
     """Write the data directory of a split, as a whole or not at all.
 
-    What cannot be used is in its ``rejected.tsv``, what a rule does not take in ``left_out.tsv``,
-    the numbers before and after each step in ``preparation.json``, which is returned. Memory does
-    not grow with the number of utterances.
+    What cannot be used is in its ``rejected.tsv``, what a rule does not take or the corpus itself
+    marks as no utterance in ``left_out.tsv``, the numbers before and after each step in
+    ``preparation.json``, which is returned. Memory does not grow with the number of utterances.
 
     Raises:
         SpireError: more than ``max_rejected`` cannot be used (of a test set: any), no utterance is
@@ -92,20 +94,28 @@ def prepare_split(corpus: Corpus, request: Request, out: PathLike) -> Dict[str, 
         work.mkdir()
         items = corpus.read(request.root, split.name, request.targets)
         items = progress(items, desc=name, unit="utt")
-        whole = _usable(items, rejected, empty_text=split.whole)
-        stream = _counted(_unique(whole, rejected, work), counts[0])
         left_out = aside / LEFT_OUT
         with disk_errors(left_out), open(left_out, "w", encoding="utf-8") as listed:
+            marked = _Kept(items, listed)
+            usable = _usable(marked, rejected, empty_text=split.whole)
+            stream = _counted(_unique(usable, rejected, work), counts[0])
             for rule in request.rules:
                 counts.append(Count(rule.name))
                 setting = Setting(request.seed, work, request.nj)
-                stream = _counted(_kept(rule.apply(stream, setting), listed), counts[-1])
-            written = write_utterances(stream, aside, work)
+                stream = _counted(_Kept(rule.apply(stream, setting), listed), counts[-1])
+            translated: Counter = Counter()
+            written = write_utterances(_by_language(stream, translated), aside, work)
         read = counts[0].utterances + len(rejected)
         logging.info("%s: %s utterances read", name, f"{read:,}")
+        if marked.left_out:
+            logging.info("%s: %s more are no speech, says the corpus", name, f"{marked.left_out:,}")
         logging.info("%s: usable: %s → %s", name, f"{read:,}", counts[0])
         for before, after in zip(counts, counts[1:], strict=False):
             logging.info("%s: %s: %s → %s", name, after.name, before, after)
+        empty.warn()
+        for lang in request.targets:
+            lacking = f"{written - translated[lang]:,}"
+            logging.info("%s: translations into %s: %s lack one", name, lang, lacking)
         # also where it is an error: beside the directory that is not made
         listing = Path(out).with_name(f"{Path(out).name}.{REJECTED}")
         write_rejected(listing, rejected)
@@ -126,7 +136,9 @@ def prepare_split(corpus: Corpus, request: Request, out: PathLike) -> Dict[str, 
             "source": corpus.source,
             "read": read,
             "rejected": len(rejected),
+            "marked_by_corpus": marked.left_out,
             "steps": [count.to_json() for count in counts],
+            "translations": {lang: translated[lang] for lang in request.targets},
         }
         write_json(aside / PREPARATION, report)
         for path in work.iterdir():
@@ -135,8 +147,42 @@ def prepare_split(corpus: Corpus, request: Request, out: PathLike) -> Dict[str, 
     return report
 
 
+class EmptyTranslations:
+    """Takes them out of utterances, which stay, and says where there were some."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._count: Counter = Counter()
+        self._first: Dict[str, str] = {}
+
+    def without(self, items: Iterable[Item]) -> Iterator[Item]:
+        for item in items:
+            if isinstance(item, Utterance) and not all(item.translations.values()):
+                for lang in [lang for lang, text in item.translations.items() if not text]:
+                    self._count[lang] += 1
+                    self._first.setdefault(lang, f"{item.key} ({item.where})")
+                kept = {lang: text for lang, text in item.translations.items() if text}
+                item = item._replace(translations=kept)
+            yield item
+
+    def warn(self) -> None:
+        for lang, count in self._count.items():
+            logging.warning(
+                "%s: %d translations into %s are empty and left out, first that of %s",
+                *(self._name, count, lang, self._first[lang]),
+            )
+
+
+def _by_language(
+    utterances: Iterable[Utterance], translated: "Counter[str]"
+) -> Iterator[Utterance]:
+    for utterance in utterances:
+        translated.update(utterance.translations.keys())
+        yield utterance
+
+
 def _usable(
-    items: Iterable[Item], rejected: Dict[str, str], *, empty_text: bool
+    items: Iterable[Union[Utterance, Fault]], rejected: Dict[str, str], *, empty_text: bool
 ) -> Iterator[Utterance]:
     """Pass on what can be used; note the rest."""
     checked: Optional[str] = None  # the audio of the utterance before, which is often the same
@@ -144,6 +190,8 @@ def _usable(
         reason = check_key(utterance.key) or (
             check_key(utterance.speaker) and f"speaker {utterance.speaker!r} is no single word"
         )
+        if reason is None and utterance.recording is not None:
+            reason = _part_reason(utterance)
         if reason is None and not utterance.text and not empty_text:
             reason = "empty transcript"
         if reason is None and utterance.audio != checked:
@@ -155,6 +203,15 @@ def _usable(
             yield utterance
         else:
             note_fault(rejected, utterance.key or "?", reason, utterance.where)
+
+
+def _part_reason(utterance: Utterance) -> Optional[str]:
+    """Why this cannot be a part of a recording, or ``None``."""
+    start, end = utterance.start, utterance.end
+    # round() as tables.py does; also of a time that is no number nothing is true
+    if not 0 <= round(start, 3) < round(end, 3):
+        return f"{start} s to {end} s is no part of a recording"
+    return check_key(utterance.recording) and f"recording {utterance.recording!r} is no single word"
 
 
 def _unique(
@@ -181,12 +238,21 @@ def _counted(utterances: Iterable[Utterance], count: Count) -> Iterator[Utteranc
         yield utterance
 
 
-def _kept(results: Iterable, listed) -> Iterator[Utterance]:
-    for result in results:
-        if isinstance(result, LeftOut):
-            listed.write(rejected_line(result.key, result.reason))
-        else:
-            yield result
+class _Kept:
+    """What of a stream is not :class:`LeftOut`; that is written to ``listed`` and counted."""
+
+    def __init__(self, items: Iterable[Union[Item, Result]], listed: IO[str]) -> None:
+        self._items = items
+        self._listed = listed
+        self.left_out = 0
+
+    def __iter__(self) -> Iterator[Union[Utterance, Fault]]:
+        for item in self._items:
+            if isinstance(item, LeftOut):
+                self.left_out += 1
+                self._listed.write(rejected_line(item.key, item.reason))
+            else:
+                yield item
 
 
 __all__ = ["Fault", "Request", "prepare_split"]

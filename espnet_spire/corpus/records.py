@@ -45,7 +45,14 @@ class Fault(NamedTuple):
     where: str
 
 
-Item = Union[Utterance, Fault]
+class LeftOut(NamedTuple):
+    """What is no fault and yet not taken, by a rule or by the corpus's own mark, and why."""
+
+    key: str
+    reason: str
+
+
+Item = Union[Utterance, Fault, LeftOut]
 
 
 class Split(NamedTuple):
@@ -97,8 +104,12 @@ def check_key(key: str) -> Optional[str]:
 
 
 def speaker_key(speaker: str, name: str) -> str:
-    """``<speaker>-<name>``, or the name alone where it begins so already."""
-    return name if name.startswith(speaker) else f"{speaker}-{name}"
+    """``<speaker>-<name>``, or the name alone where it begins so already.
+
+    >>> speaker_key("17", "17-3"), speaker_key("17", "171-3")
+    ('17-3', '17-171-3')
+    """
+    return name if f"{name}-".startswith(f"{speaker}-") else f"{speaker}-{name}"
 
 
 def faults_apart(items: Iterable[Item], faults: Dict[str, str]) -> Iterator[Utterance]:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Union
 
-from espnet_spire.corpus.records import Utterance
+from espnet_spire.corpus.records import LeftOut, Utterance
 from espnet_spire.text.normalize import normalizer
 from espnet_spire.train.selection import sample_hash
 from espnet_spire.units.audio import read_header
@@ -18,13 +18,6 @@ from espnet_spire.utils.errors import SpireError
 from espnet_spire.utils.external_sort import external_sort
 
 _HEADERS_AT_ONCE = 4096
-
-
-class LeftOut(NamedTuple):
-    """An utterance that a rule does not take, and why."""
-
-    key: str
-    reason: str
 
 
 class Setting(NamedTuple):
