@@ -68,7 +68,8 @@ def signature(source: Source) -> str:
     """What a source is: place, times and, for a file or ark, its size and time of change."""
     # of a pipe it cannot be known whether its output changes
     content = file_state(source.rxfilename) or "pipe"
-    return f"{source.rxfilename} {source.start} {source.end} {content}"
+    channel = "" if source.channel is None else f"channel {source.channel} "
+    return f"{source.rxfilename} {source.start} {source.end} {channel}{content}"
 
 
 def _is_current(job: Job) -> Optional[int]:

@@ -118,8 +118,15 @@ def read_header(rxfilename: str) -> Header:
         return opened.header
 
 
-def _read(name: str, opened: _Opened, begin: int, end: Optional[int]) -> np.ndarray:
+def _read(
+    name: str, opened: _Opened, begin: int, end: Optional[int], channel: Optional[int]
+) -> np.ndarray:
     """Mono samples [begin, end) from the front or from an exact seek; ``end=None`` reads on."""
+    if channel is not None and 1 < opened.stream.channels <= channel:
+        raise SpireError(
+            f"{name}: has {opened.stream.channels} channels, the data directory asks for channel"
+            f" {channel + 1}; mend its reco2file_and_channel or segments"
+        )
     if begin:
         opened.stream.seek(begin)
     wanted = math.inf if end is None else end - begin
@@ -128,7 +135,7 @@ def _read(name: str, opened: _Opened, begin: int, end: Optional[int]) -> np.ndar
         block = opened.stream.read(int(min(_BLOCK, wanted - count)), "float32", always_2d=True)
         if len(block) == 0:
             break
-        blocks.append(_mono(block))
+        blocks.append(_mono(block, channel))
         count += len(block)
     if end is not None and count < wanted:
         raise SpireError(
@@ -140,10 +147,13 @@ def _read(name: str, opened: _Opened, begin: int, end: Optional[int]) -> np.ndar
     return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
 
 
-def _mono(block: np.ndarray) -> np.ndarray:
+def _mono(block: np.ndarray, channel: Optional[int]) -> np.ndarray:
     channels = block.shape[1]
+    # A pipe may have taken the channel out already.
     if channels == 1:
         return block[:, 0]
+    if channel is not None:
+        return block[:, channel].copy()
     # numpy's mean along so short an axis takes as long as decoding FLAC.
     return reduce(np.add, block.T) / np.float32(channels)
 
@@ -188,27 +198,28 @@ class Decoder:
 
     def _native(self, source: Source) -> Recording:
         """Mono samples at the recording's own rate."""
-        name = source.rxfilename
+        name, channel = source.rxfilename, source.channel
         if source.whole:
-            return self._decode(name)
+            return self._decode(name, channel)
         if not is_pipe(name) and ark_place(name) is None:
             with _open(name, self._pipes) as opened:
                 if opened.seekable:
                     bounds = segment_bounds(source, *opened.header)
-                    return Recording(opened.header.rate, _read(name, opened, *bounds))
-        recording = self._kept(name)
+                    return Recording(opened.header.rate, _read(name, opened, *bounds, channel))
+        recording = self._kept(name, channel)
         begin, end = segment_bounds(source, recording.rate, len(recording.samples))
         # A copy: what is kept must not change under the caller's hands.
         return recording._replace(samples=recording.samples[begin:end].copy())
 
-    def _decode(self, rxfilename: str) -> Recording:
+    def _decode(self, rxfilename: str, channel: Optional[int] = None) -> Recording:
         with _open(rxfilename, self._pipes) as opened:
-            return Recording(opened.header.rate, _read(rxfilename, opened, 0, opened.header.frames))
+            samples = _read(rxfilename, opened, 0, opened.header.frames, channel)
+            return Recording(opened.header.rate, samples)
 
-    def _kept(self, rxfilename: str) -> Recording:
+    def _kept(self, rxfilename: str, channel: Optional[int]) -> Recording:
         """Decode a recording once, however many threads ask for it."""
         # A file that was written anew is another recording.
-        key = (rxfilename, file_state(rxfilename))
+        key = (rxfilename, channel, file_state(rxfilename))
         with self._lock:
             future = self._recordings.get(key)
             mine = future is None
@@ -217,7 +228,7 @@ class Decoder:
             self._recordings.move_to_end(key)
         if mine:
             try:
-                future.set_result(self._decode(rxfilename))
+                future.set_result(self._decode(rxfilename, channel))
             except SpireError as error:  # kept as well: not run again for each of its segments
                 future.set_result(str(error))
             except BaseException as error:
@@ -256,12 +267,12 @@ def load_audio(source: Source) -> np.ndarray:
     an ark or a pipe; all of it or a segment.
 
     Returns:
-        float32 samples in [-1, 1] at 16 kHz, shape (samples,); channels are averaged.
+        float32 samples in [-1, 1] at 16 kHz, shape (samples,): a channel, or their average.
 
     Raises:
         SpireError: missing, unreadable, empty or cut off audio, samples that are not finite, a
-            rate that cannot be, a length that is not the expected one, a segment outside of its
-            recording; it names the file.
+            channel that is not there, a rate that cannot be, a length that is not the expected one,
+            a segment outside of its recording; it names the file.
     """
     return _DECODER.load(source)
 

@@ -47,6 +47,8 @@ def _state(rxfilename: str) -> Optional[str]:
 def tag(source: Source) -> str:
     """What must be as it was for the units of an utterance to be still its units."""
     where = f"{source.rxfilename}\t{source.start}\t{source.end}\t{source.expected}"
+    if source.channel is not None:
+        where += f"\t{source.channel}"
     return _digest(f"{where}\t{_state(source.rxfilename)}")
 
 

@@ -1,4 +1,9 @@
-"""Where the audio of a data directory is: ``wav.scp``, ``segments`` and the lengths it promises."""
+"""Where the audio of a data directory is: ``wav.scp``, ``segments`` and the lengths it promises.
+
+Which channel of a recording it is, a fifth column of ``segments`` (from 0) says or else the third
+of ``reco2file_and_channel`` (A or 1 is the first), as in Kaldi; where nothing does, channels are
+averaged.
+"""
 
 import math
 from pathlib import Path
@@ -10,6 +15,8 @@ from espnet_spire.utils.errors import SpireError
 
 # Kaldi's seconds of every utterance.
 UTT2DUR = "utt2dur"
+# Kaldi's file and channel of every recording: "<recording> <file> A".
+CHANNELS = "reco2file_and_channel"
 
 
 class Expected(NamedTuple):
@@ -26,7 +33,8 @@ class Source(NamedTuple):
     """Where the samples of one utterance are.
 
     ``start`` and ``end`` are seconds in the recording, ``end=None`` is its end; ``utterance`` and
-    ``recording`` are the names of ``segments``, for messages.
+    ``recording`` are the names of ``segments``, for messages. ``channel`` counts from 0; it is that
+    of audio which has several, ``None`` is their average.
     """
 
     rxfilename: str
@@ -35,6 +43,7 @@ class Source(NamedTuple):
     utterance: Optional[str] = None
     recording: Optional[str] = None
     expected: Optional[Expected] = None
+    channel: Optional[int] = None
 
     @property
     def whole(self) -> bool:
@@ -81,9 +90,42 @@ def utterance_sources(data_dir: PathLike) -> Dict[str, Source]:
     return dict(iter_sources(data_dir))
 
 
+def _parse_channel(value: str) -> int:
+    """A channel from 0, of Kaldi's ``A``, ``B`` … or ``1``, ``2`` …; a ValueError else.
+
+    >>> _parse_channel("B"), _parse_channel("1")
+    (1, 0)
+    """
+    if len(value) == 1 and "A" <= value <= "Z":
+        return ord(value) - ord("A")
+    number = int(value)
+    if number < 1:
+        raise ValueError
+    return number - 1
+
+
+def _channels(data_dir: Path) -> Dict[str, int]:
+    """Which channels recordings are, by ``reco2file_and_channel`` if that is there."""
+    path = data_dir / CHANNELS
+    found: Dict[str, int] = {}
+    if not path.exists():
+        return found
+    for number, (recording, value) in enumerate(iter_table(path), 1):
+        try:
+            _, channel = value.split()
+            found[recording] = _parse_channel(channel)
+        except ValueError:
+            raise SpireError(
+                f"{path}, line {number}: {recording} {value}: a file and a channel (A, B … or 1, 2"
+                " …) were expected; mend it, or remove the file if recordings have one channel"
+            ) from None
+    return found
+
+
 def _recordings(data_dir: Path) -> Iterator[Tuple[str, Source]]:
+    channels = _channels(data_dir)
     for key, value in iter_table(data_dir / WAV_SCP):
-        yield key, Source(value)
+        yield key, Source(value, channel=channels.get(key))
 
 
 def _segments(data_dir: Path) -> Iterator[Tuple[str, Source]]:
@@ -91,19 +133,26 @@ def _segments(data_dir: Path) -> Iterator[Tuple[str, Source]]:
     recordings = read_table(data_dir / WAV_SCP)
     if not recordings:
         raise SpireError(f"{data_dir / WAV_SCP}: the data set is empty")
+    channels = _channels(data_dir)
     for number, (key, value) in enumerate(iter_table(path), 1):
         try:
-            recording, start, end = value.split()
+            recording, start, end, *own = value.split()
+            channel = int(*own) if own else None
+            if channel is not None and channel < 0:
+                raise ValueError
             rxfilename, begin, stop = recordings[recording], float(start), float(end)
             if not (math.isfinite(begin) and math.isfinite(stop)):
                 raise ValueError
-        except (ValueError, KeyError):
+        except (TypeError, ValueError, KeyError):
             raise SpireError(
                 f"{path}, line {number}: {key} {value}: not 'recording start end' with a recording"
                 " of wav.scp"
             ) from None
+        if channel is None:
+            channel = channels.get(recording)
         # -1 is Kaldi's end of the recording
-        yield key, Source(rxfilename, begin, None if stop == -1 else stop, key, recording)
+        place = (rxfilename, begin, None if stop == -1 else stop)
+        yield key, Source(*place, key, recording, channel=channel)
 
 
 class _Numbers:

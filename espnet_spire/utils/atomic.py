@@ -131,6 +131,18 @@ def atomic_dir(path: PathLike) -> Iterator[Path]:
             os.replace(aside, path)
 
 
+@contextlib.contextmanager
+def scratch_dir(path: PathLike) -> Iterator[Path]:
+    """Give an empty directory beside ``path`` for files that do not stay.
+
+    It is removed at the end; that of a killed process when another writes beside it.
+    """
+    path = Path(path)
+    with _aside(path) as aside, disk_errors(path):
+        aside.mkdir()
+        yield aside
+
+
 def remove_dir(path: PathLike) -> None:
     """Remove a directory: under its name it is there as a whole or not at all."""
     path = Path(path)

@@ -41,6 +41,25 @@ def test_channels_are_averaged(tmp_path):
     np.testing.assert_allclose(audio, (ramp(800) + 0.25) / 2, atol=1e-7)
 
 
+@pytest.mark.parametrize("name", ["a.wav", "cat a.wav |"])
+def test_a_channel_where_the_data_directory_names_one(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    stereo = np.stack([ramp(RATE), np.full(RATE, 0.25)], axis=1)
+    write_wav(tmp_path / "a.wav", stereo)
+    assert load_audio(Source(name, channel=0)).tolist() == ramp(RATE).tolist()
+    assert set(load_audio(Source(name, channel=1))) == {0.25}
+    part = Source(name, 0.25, 0.5, "u", "r", channel=0)
+    assert load_audio(part).tolist() == ramp(RATE)[4000:8000].tolist()
+    assert set(load_audio(part._replace(channel=1))) == {0.25}
+    with pytest.raises(SpireError, match="has 2 channels, the data directory asks for channel 3"):
+        load_audio(part._replace(channel=2))
+
+
+def test_a_single_channel_is_the_one_that_is_asked_for(tmp_path):
+    name = write_wav(tmp_path / "a.wav", ramp(100))
+    assert load_audio(Source(name, channel=1)).tolist() == ramp(100).tolist()
+
+
 @pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000])
 def test_resampling_keeps_length_and_frequency(tmp_path, rate):
     sine = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(rate) / rate)

@@ -32,11 +32,30 @@ def test_segments(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "line", ["u1 other 0 1", "u1 rec 0", "u1 rec zero 1", "u1 rec 0 1 2", "u1 rec 0 inf"]
+    "line",
+    ["u1 other 0 1", "u1 rec 0", "u1 rec zero 1", "u1 rec 0 1 A", "u1 rec 0 1 2 3", "u1 rec 0 inf"],
 )
 def test_bad_segments_are_named(tmp_path, line):
     put(tmp_path, wav__scp="rec rec.wav\n", segments=f"u0 rec 0 1\n{line}\n")
     with pytest.raises(SpireError, match=f"segments, line 2: {line}: not 'recording start end'"):
+        utterance_sources(tmp_path)
+
+
+def test_channels(tmp_path):
+    put(tmp_path, wav__scp="a x.wav\nb x.wav\nc y.wav\nd z.wav\n")
+    put(tmp_path, reco2file_and_channel="a x A\nb x B\nc y 3\n")
+    channels = {key: source.channel for key, source in iter_sources(tmp_path)}
+    assert channels == {"a": 0, "b": 1, "c": 2, "d": None}
+    # segments may say it themselves, from 0
+    put(tmp_path, segments="u1 a 0 1\nu2 b 0 1\nu3 b 0 1 0\n")
+    channels = {key: source.channel for key, source in iter_sources(tmp_path)}
+    assert channels == {"u1": 0, "u2": 1, "u3": 0}
+
+
+@pytest.mark.parametrize("line", ["b x 0", "b x left", "b x", "b x A B"])
+def test_bad_channels_are_named(tmp_path, line):
+    put(tmp_path, wav__scp="a x.wav\nb x.wav\n", reco2file_and_channel=f"a x A\n{line}\n")
+    with pytest.raises(SpireError, match=f"reco2file_and_channel, line 2: {line}: a file and a"):
         utterance_sources(tmp_path)
 
 
