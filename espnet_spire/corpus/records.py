@@ -15,6 +15,10 @@ _BREAKS = re.compile("[\t\n\v\f\r\x1c\x1d\x1e\x85\u2028\u2029]+")
 _KEY = re.compile(r"[^\s/\0]+")
 
 
+# An utterance's end, if it is its recording's.
+TO_THE_END = -1.0
+
+
 class Utterance(NamedTuple):
     """One utterance of a corpus.
 
@@ -23,6 +27,7 @@ class Utterance(NamedTuple):
     has it, one line. ``where``: file and line, for messages. ``translations``: language → text.
     ``recording``: set where ``audio`` is a longer recording with this name, of which ``start`` to
     ``end`` (seconds) is the utterance. ``seconds``: its length, where the corpus tells it.
+    ``channel``: from 0, if it is one of several that the audio has; ``None`` is their average.
     """
 
     key: str
@@ -35,6 +40,7 @@ class Utterance(NamedTuple):
     start: float = 0.0
     end: float = 0.0
     seconds: Optional[float] = None
+    channel: Optional[int] = None
 
 
 class Fault(NamedTuple):
