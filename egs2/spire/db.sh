@@ -1,3 +1,14 @@
-# shellcheck shell=bash
-# Where the corpora are on this machine; a recipe says which of them it needs.
-# The mini recipe needs none: it speaks its own.
+# shellcheck shell=bash disable=SC2034
+# Where the corpora are on this machine, for local/data.sh; a recipe needs those that it uses. The
+# mini recipe needs none: it speaks its own. The environment's values go first.
+
+# Speech
+SPGISPEECH="${SPGISPEECH:-}" # train.csv, val.csv, train/, val/; https://datasets.kensho.com/datasets/spgispeech
+GIGASPEECH="${GIGASPEECH:-}" # GigaSpeech.json, audio/; https://github.com/SpeechColab/GigaSpeech
+MLS="${MLS:-}" # mls_english/ or mls_english_opus/; https://www.openslr.org/94
+VOXPOPULI="${VOXPOPULI:-}" # transcribed_data/en/ or raw_audios/en/; https://github.com/facebookresearch/voxpopuli
+COMMONVOICE="${COMMONVOICE:-}" # cv-corpus-18.0-2024-06-14/ with en/; https://commonvoice.mozilla.org
+EUROPARL_ST="${EUROPARL_ST:-}" # v1.1/ with en/; https://www.mllp.upv.es/europarl-st
+FLEURS="${FLEURS:-}" # data/en_us/, data/de_de/ …; https://huggingface.co/datasets/google/fleurs
+COVOST2="${COVOST2:-}" # en/ with covost_v2.en_*.tsv; https://github.com/facebookresearch/covost
+LIBRISPEECH="${LIBRISPEECH:-}" # LibriSpeech/test-clean/ …; https://www.openslr.org/12

@@ -5,7 +5,7 @@
 set -euo pipefail
 
 # name=default|what it is
-declare -A value=() help=()
+declare -A value=() help=() chosen=()
 names=()
 option() {
     local spec="$1"
@@ -27,10 +27,14 @@ option "gpu_inference=false|whether decoding and pseudo-labelling use a GPU"
 option "dumpdir=dump|formatted audio, units, examples"
 option "expdir=exp|models and results"
 option "python=python3|the Python to run"
+option "dry_run=false|print each step with its inputs and outputs, and estimates; run none"
+option "recipe=|YAML of corpora, such as conf/full_corpora.yaml: it sets train_set and its like"
+option "corpora=all|those of the recipe to use; budgets of mixtures are rescaled"
 option "variant=spirefull|spirefull, towerfull, spirenoblocks or spirenopseudo"
 option "train_set=train|training sets, one or several"
 option "valid_set=dev|validation set"
 option "test_sets=test|test sets"
+option "text_test_sets=|test sets without audio, data/<set>/text.tc.<lang>"
 option "speech_lang=en|language that is spoken"
 option "local_data_opts=|passed on to local/data.sh"
 option "local_models_opts=|passed on to local/models.sh, which makes models available"
@@ -74,7 +78,8 @@ option "deepspeed_config=conf/ds_zero2.json|ZeRO stage and off-loading"
 option "train_launcher=|words that start spire_train in stages 8 and 10; launch_ranks for --ngpu above 1"
 option "export_checkpoint=last|what is exported: last, best (of validation) or step_N"
 option "export_dtype=bfloat16|of exported weights"
-option "inference_jobs=asr.en-en|what is decoded: TASK.SRC-TGT …"
+option "inference_jobs=asr.en-en|what is decoded of test sets that can be: TASK.SRC-TGT …"
+option "text_inference_jobs=|the same for test sets without audio"
 option "inference_args=--max_new_tokens 256|options of spire_inference"
 option "inference_tag=decode_greedy|name of the decoding directory"
 option "report_title=SPIRE|title of RESULTS.md"
@@ -105,6 +110,7 @@ while [ $# -gt 0 ]; do
         option_name="${given//-/_}"
         [ -n "${value[${option_name}]+known}" ] ||
             die "unknown option --${given} (--help lists all options)"
+        chosen[${option_name}]=true
         if [ "${given}" != "${name}" ]; then
             value[${option_name}]="${name#*=}"
             shift
@@ -127,7 +133,7 @@ done
 for name in nj inference_nj; do
     [ "${!name}" -ge 1 ] || die "--${name} ${!name}: at least one process is needed"
 done
-for name in skip_data_prep skip_train skip_eval gpu_inference; do
+for name in skip_data_prep skip_train skip_eval gpu_inference dry_run; do
     [[ "${!name}" =~ ^(true|false)$ ]] || die "--${name} ${!name}: choose true or false"
 done
 case "${variant}" in
@@ -139,6 +145,26 @@ esac
 . ./path.sh
 command -v "${python}" >/dev/null || die "--python ${python} is not installed"
 export SPIRE_PYTHON="${python}" # for local/data.sh
+
+if [ -n "${recipe}" ]; then
+    mixtures_dir="${dumpdir}/mixtures"
+    if ${dry_run}; then
+        mixtures_dir="$(mktemp -d)"
+        trap 'rm -rf "${mixtures_dir}"' EXIT
+    fi
+    mixtures=()
+    for name in cpt_mixture cpt_valid_mixture it_mixture it_valid_mixture; do
+        mixtures+=("${name}=${!name}")
+    done
+    follows="$("${python}" -m espnet_spire.bin.recipe_settings --recipe "${recipe}" \
+        --corpora "${corpora}" --mixtures "${mixtures[@]}" --out "${mixtures_dir}")"
+    while IFS="=" read -r name words; do
+        # what the user says goes before what the recipe says; mixtures were given to it
+        if [[ "${name}" == *_mixture || -z "${chosen[${name}]+given}" ]]; then
+            declare "${name}=${words}"
+        fi
+    done <<<"${follows}"
+fi
 
 skip=" ${skip_stages} "
 ${skip_data_prep} && skip+="1 2 4 6 7 9 "
@@ -154,6 +180,27 @@ if [ -z "${train_launcher}" ] && [ "${ngpu}" -gt 1 ]; then
     train_launcher="${python} -m espnet_spire.bin.launch_ranks --nproc ${ngpu} --"
 fi
 rank_gpus=$((ngpu > 0)) # each rank has one
+if ${dry_run} && [ -n "${recipe}" ]; then
+    set_rules=() option_name=""
+    for word in ${local_data_opts}; do
+        if [[ "${word}" == --* ]]; then
+            option_name="${word}"
+        elif [[ "${option_name}" == --set[_-]rules ]]; then
+            set_rules+=("${word}")
+        fi
+    done
+    read -r -a langs <<<"${pseudo_langs}"
+    read -r -a speech_jobs <<<"${inference_jobs}"
+    read -r -a text_jobs <<<"${text_inference_jobs}"
+    "${python}" -m espnet_spire.bin.estimate --recipe "${recipe}" --corpora "${corpora}" \
+        --set_rules "${set_rules[@]}" --stage "${stage}" --stop_stage "${stop_stage}" \
+        --encoder "${encoder}" --layer "${encoder_layer}" --kmeans_hours "${kmeans_hours}" \
+        --base_model "${base_model}" --pseudo_model "${pseudo_model}" \
+        --pseudo_langs "${langs[@]}" --pseudo_max_utterances "${pseudo_max_utterances}" \
+        --cpt_mixture "${cpt_mixture}" --cpt_config "${cpt_config}" --it_config "${it_config}" \
+        --jobs "${speech_jobs[@]}" --text_jobs "${text_jobs[@]}" --variant "${variant}" --gpus "${ngpu}"
+    echo
+fi
 
 in_place="" launcher=""
 # step NAME HINT INPUT… makes OUTPUT… -- COMMAND…
@@ -171,9 +218,26 @@ step() {
         shift
     done
     shift
+    if ${dry_run}; then
+        printf '  %s\n    reads  %s\n    makes  %s\n    runs  ' \
+            "${name}" "${inputs[*]:-nothing}" "${outputs[*]}"
+        # shellcheck disable=SC2086
+        printf ' %q' ${launcher} "$@"
+        echo
+        return
+    fi
     "${python}" -m espnet_spire.bin.run_step --name "${name}" --expdir "${expdir}" --hint "${hint}" \
         ${in_place:+--in_place} --launcher "${launcher}" --inputs "${inputs[@]}" \
         --outputs "${outputs[@]}" -- "$@"
+}
+always() { # always NAME COMMAND…: what knows itself whether there is something to do
+    if ${dry_run}; then
+        printf '  %s\n    runs  ' "$1"
+        printf ' %q' "${@:2}"
+        echo
+    else
+        "${@:2}"
+    fi
 }
 sharded() { # sharded NJ LOG MODULE ARGUMENT…
     local jobs="$1" log="$2" module="$3"
@@ -226,9 +290,18 @@ each() { # each PREFIX SUFFIX NAME… -> array "list"
 if runs_stage 1; then
     title 1 "data preparation"
     [ -x local/data.sh ] || die "local/data.sh is missing or not executable: it prepares data/<set>"
-    each data/ /wav.scp "${all_sets_array[@]}"
     read -r -a opts <<<"${local_data_opts}"
-    in_place=true step "1 data" "" makes "${list[@]}" -- local/data.sh --nj "${nj}" "${opts[@]}"
+    if [ -n "${recipe}" ]; then
+        always "1 data" local/data.sh --expdir "${expdir}" --nj "${nj}" --recipe "${recipe}" \
+            --corpora "${corpora}" "${opts[@]}"
+    else
+        each data/ /wav.scp "${all_sets_array[@]}"
+        outs=("${list[@]}")
+        read -r -a sets <<<"${text_test_sets}"
+        each data/ "" "${sets[@]}"
+        in_place=true step "1 data" "" makes "${outs[@]}" "${list[@]}" -- \
+            local/data.sh --nj "${nj}" "${opts[@]}"
+    fi
 fi
 
 if runs_stage 2; then
@@ -259,8 +332,9 @@ if runs_stage 3; then
     title 3 "k-means"
     if [ -x local/models.sh ]; then
         read -r -a opts <<<"${local_models_opts}"
-        local/models.sh --expdir "${expdir}" --dumpdir "${dumpdir}" --train_set "${train_set}" \
-            --python "${python}" --encoder "${encoder}" --base_model "${base_model}" "${opts[@]}"
+        always "3 models" local/models.sh --expdir "${expdir}" --dumpdir "${dumpdir}" \
+            --train_set "${train_set}" --python "${python}" --encoder "${encoder}" \
+            --base_model "${base_model}" "${opts[@]}"
     fi
     read -r -a sets <<<"${kmeans_set}"
     each "${dumpdir}/raw/" "" "${sets[@]}"
@@ -423,49 +497,74 @@ if runs_stage 11; then
         --dtype "${export_dtype}" --out "${it_dir}/hf"
 fi
 
-read -r -a jobs <<<"${inference_jobs}"
 references() { # references DIRECTORY -> array "texts": transcripts and translations
     local table
-    texts=("$1/text")
-    for table in "$1"/text.tc.*; do
+    texts=()
+    for table in "$1"/text "$1"/text.tc.*; do
         if [ -f "${table}" ]; then texts+=("${table}"); fi
     done
 }
+# possible JOBS DIRECTORY -> array "jobs": those that the set has sources and references for
+possible() {
+    read -r -a jobs <<<"$1"
+    if [ "${#jobs[@]}" -gt 0 ] && [ -d "$2" ]; then
+        local found
+        found="$("${python}" -m espnet_spire.bin.possible_jobs --data_dir "$2" \
+            --speech_lang "${speech_lang}" --jobs "${jobs[@]}")"
+        mapfile -t jobs < <(printf '%s' "${found}")
+    fi
+    [ "${#jobs[@]}" -gt 0 ] || echo "  $(basename "$2"): none of the jobs can be decoded"
+}
+decode_set() { # decode_set SET DIRECTORY JOBS UNITS…
+    local dir="${it_dir}/${inference_tag}/$1" data="$2" opts=() units=()
+    possible "$3" "${data}"
+    [ "${#jobs[@]}" -gt 0 ] || return 0
+    [ $# -lt 4 ] || units=(--units "$4")
+    read -r -a opts <<<"${inference_args}"
+    sharded "${inference_nj}" "${expdir}/log/decode_${variant}_$1.JOB.log" \
+        spire_inference --model "${it_dir}/hf" --data_dir "${data}" "${units[@]}" \
+        --speech_lang "${speech_lang}" --jobs "${jobs[@]}" \
+        --out "${dir}" --device "${inference_device}" "${opts[@]}"
+    references "${data}"
+    step "12 decode ${variant} $1" "run stages 4 and 11 first" "${it_dir}/hf" \
+        "${texts[@]}" "${@:4}" makes "${dir}" -- "${launched[@]}"
+}
+score_set() { # score_set SET DIRECTORY JOBS
+    local dir="${it_dir}/${inference_tag}/$1" data="$2" job score outs=()
+    possible "$3" "${data}"
+    [ "${#jobs[@]}" -gt 0 ] || return 0
+    for job in "${jobs[@]}"; do
+        score=score_bleu
+        [[ "${job}" == asr.* ]] && score=score_wer
+        outs+=("${dir}/${job}/${score}")
+    done
+    each "${dir}/" /text "${jobs[@]}"
+    references "${data}"
+    step "13 score ${variant} $1" "run stage 12 first" "${list[@]}" \
+        "${texts[@]}" makes "${outs[@]}" -- \
+        "${python}" -m espnet_spire.bin.score --decode_dir "${dir}" \
+        --data_dir "${data}" --speech_lang "${speech_lang}"
+}
 if runs_stage 12; then
     title 12 "decoding (${variant})"
-    read -r -a opts <<<"${inference_args}"
     for set in ${test_sets}; do
-        dir="${it_dir}/${inference_tag}/${set}"
         raw="${dumpdir}/raw/${set}"
-        sharded "${inference_nj}" "${expdir}/log/decode_${variant}_${set}.JOB.log" \
-            spire_inference --model "${it_dir}/hf" --data_dir "${raw}" \
-            --units "${raw}/${units_name}" --speech_lang "${speech_lang}" --jobs "${jobs[@]}" \
-            --out "${dir}" --device "${inference_device}" "${opts[@]}"
-        references "${raw}"
-        step "12 decode ${variant} ${set}" "run stages 4 and 11 first" "${it_dir}/hf" \
-            "${texts[@]}" "${raw}/${units_name}" makes "${dir}" -- "${launched[@]}"
+        decode_set "${set}" "${raw}" "${inference_jobs}" "${raw}/${units_name}"
+    done
+    for set in ${text_test_sets}; do
+        decode_set "${set}" "data/${set}" "${text_inference_jobs}"
     done
 fi
 
 if runs_stage 13; then
     title 13 "scoring (${variant})"
     for set in ${test_sets}; do
-        dir="${it_dir}/${inference_tag}/${set}"
-        raw="${dumpdir}/raw/${set}"
-        outs=()
-        for job in "${jobs[@]}"; do
-            score=score_bleu
-            [[ "${job}" == asr.* ]] && score=score_wer
-            outs+=("${dir}/${job}/${score}")
-        done
-        each "${dir}/" /text "${jobs[@]}"
-        references "${raw}"
-        step "13 score ${variant} ${set}" "run stage 12 first" "${list[@]}" \
-            "${texts[@]}" makes "${outs[@]}" -- \
-            "${python}" -m espnet_spire.bin.score --decode_dir "${dir}" \
-            --data_dir "${dumpdir}/raw/${set}" --speech_lang "${speech_lang}"
+        score_set "${set}" "${dumpdir}/raw/${set}" "${inference_jobs}"
     done
-    "${python}" -m espnet_spire.bin.report --expdir "${expdir}" --out RESULTS.md \
+    for set in ${text_test_sets}; do
+        score_set "${set}" "data/${set}" "${text_inference_jobs}"
+    done
+    always "13 report" "${python}" -m espnet_spire.bin.report --expdir "${expdir}" --out RESULTS.md \
         --results_json "${expdir}/results.json" --title "${report_title}" \
         --speech_lang "${speech_lang}" ${targets:+--targets "${targets}"}
 fi

@@ -1,0 +1,1 @@
+../../../../local/full_data.sh
