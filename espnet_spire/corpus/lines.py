@@ -140,6 +140,8 @@ def read_columns(
         try:
             fields = split(line.text)
         except csv.Error as error:
+            if header is None:
+                raise SpireError(f"{line.where}: not readable: {error}") from None
             yield Fault(f"{Path(path).name}:{line.number}", f"not readable: {error}", line.where)
             continue
         if header is None:
