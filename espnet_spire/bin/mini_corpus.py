@@ -12,6 +12,7 @@ def get_parser():
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--out", required=True, help="gets the Kaldi data directories")
     parser.add_argument("--downloads", required=True, help="gets wav/<set>/<utterance>.wav")
+    parser.add_argument("--speech_lang", default="en", help="what is spoken: en, de or fr")
     parser.add_argument("--num_train", type=int, default=size.num_train, help="utterances")
     parser.add_argument("--num_dev", type=int, default=size.num_dev, help="utterances")
     parser.add_argument("--num_test", type=int, default=size.num_test, help="utterances")
@@ -40,7 +41,12 @@ def main(cmd=None):
 
     sizes = Sizes(**{name: args[name] for name in Sizes._fields})
     counts = make_toy_corpus(
-        args["out"], args["downloads"], sizes=sizes, seed=args["seed"], nj=args["nj"]
+        args["out"],
+        args["downloads"],
+        sizes=sizes,
+        seed=args["seed"],
+        nj=args["nj"],
+        speech_lang=args["speech_lang"],
     )
     logging.info("%s: %s", args["out"], ", ".join(f"{n} {name}" for name, n in counts.items()))
 

@@ -1,5 +1,7 @@
 """The spoken toy corpus: sentences of the mini grammar in the voices of eSpeak NG.
 
+English is spoken, or another language of the grammar.
+
 The sets play the parts of SPIRE's corpora: ``train_cpt`` those of continued pre-training
 (SPGISpeech, GigaSpeech), ``train_it`` CommonVoice, ``train_st`` the only ones with gold
 translations (Europarl-ST, FLEURS). ``dev`` has the voices of training, ``test`` two others; no
@@ -34,21 +36,29 @@ from espnet_spire.utils.datadir import (
 from espnet_spire.utils.errors import SpireError
 from espnet_spire.utils.progress import progress
 
-TRAIN_VOICES = (
-    "en+f2",
-    "en+m8",
-    "en-gb-scotland+m5",
-    "en-gb-x-rp+f5",
-    "en-us+f3",
-    "en-us+f4",
-    "en-us+klatt2",
-    "en-us+m1",
-    "en-us+m3",
-    "en-us+m4",
-    "en-us+m6",
-    "en-us+m7",
-)
-TEST_VOICES = ("en-us+f1", "en-us+m2")
+_EACH = ("f2", "f3", "f4", "f5", "klatt2", "m1", "m3", "m4", "m5", "m6", "m7", "m8")
+# Of each language: those of training, those of the test set.
+VOICES = {
+    "en": (
+        (
+            "en+f2",
+            "en+m8",
+            "en-gb-scotland+m5",
+            "en-gb-x-rp+f5",
+            "en-us+f3",
+            "en-us+f4",
+            "en-us+klatt2",
+            "en-us+m1",
+            "en-us+m3",
+            "en-us+m4",
+            "en-us+m6",
+            "en-us+m7",
+        ),
+        ("en-us+f1", "en-us+m2"),
+    ),
+    "de": (tuple(f"de+{name}" for name in _EACH), ("de+f1", "de+m2")),
+    "fr": (tuple(f"fr+{name}" for name in _EACH), ("fr-ch+f1", "fr-be+m2")),
+}
 
 TRAIN_SETS = ("train_cpt", "train_it", "train_st")
 GOLD_SETS = ("train_st", "dev", "test")
@@ -133,12 +143,18 @@ def _cyclic(items: Sequence[int], start: int, count: int) -> List[int]:
     return [items[(start + i) % len(items)] for i in range(count)]
 
 
-def make_plan(sizes: Sizes, seed: int) -> Plan:
+def make_plan(sizes: Sizes, seed: int, speech_lang: str = "en") -> Plan:
     """Deal the grammar's sentences to the sets and the utterances to the voices.
 
     Raises:
-        SpireError: more sentences wanted than the grammar has, or an impossible size.
+        SpireError: more sentences wanted than the grammar has, an impossible size, or a language
+            without voices.
     """
+    if speech_lang not in VOICES:
+        raise SpireError(
+            f"--speech_lang {speech_lang}: the toy corpus is spoken in {', '.join(VOICES)}"
+        )
+    train_voices, test_voices = VOICES[speech_lang]
     for name in ("num_dev", "num_test", "num_mono", "num_parallel", "num_blocks"):
         if getattr(sizes, name) < 1:
             raise SpireError(f"--{name} {getattr(sizes, name)} must be at least 1")
@@ -154,7 +170,7 @@ def make_plan(sizes: Sizes, seed: int) -> Plan:
     utterances, start, training = [], 0, []
     # Dev and test first: they stay the same when the amount of training data changes.
     for set_name in sorted(ALL_SETS, key=lambda name: name in TRAIN_SETS):
-        voices = TEST_VOICES if set_name == "test" else TRAIN_VOICES
+        voices = test_voices if set_name == "test" else train_voices
         chosen = order[start : start + counts[set_name]]
         start += counts[set_name]
         if set_name in TRAIN_SETS:
@@ -189,17 +205,17 @@ def prosody(key: str) -> Dict[str, int]:
 
 
 def speech_tables(
-    utterances: Sequence[Utterance], downloads: PathLike, *, gold: bool
+    utterances: Sequence[Utterance], downloads: PathLike, *, gold: bool, speech_lang: str
 ) -> Dict[str, Dict[str, str]]:
     """The tables of one Kaldi data directory; ``gold`` adds the translations."""
     texts = {u.key: sentence(u.index) for u in utterances}
     tables = {
         WAV_SCP: {u.key: str(u.wav(downloads)) for u in utterances},
-        TEXT: {key: text["en"] for key, text in texts.items()},
+        TEXT: {key: text[speech_lang] for key, text in texts.items()},
         UTT2SPK: {u.key: u.speaker for u in utterances},
     }
     tables[SPK2UTT] = speakers_to_utterances(tables[UTT2SPK])
-    for lang in LANGS[1:] if gold else ():
+    for lang in [lang for lang in LANGS if gold and lang != speech_lang]:
         tables[translation_file(lang)] = {key: text[lang] for key, text in texts.items()}
     return tables
 
@@ -287,7 +303,9 @@ def _discard_if_outdated(downloads: PathLike) -> None:
         write_json(record, generator)
 
 
-def synthesize_all(utterances: Sequence[Utterance], downloads: PathLike, nj: int) -> int:
+def synthesize_all(
+    utterances: Sequence[Utterance], downloads: PathLike, nj: int, speech_lang: str = "en"
+) -> int:
     """Make the recordings that are not there yet, with ``nj`` processes.
 
     Returns:
@@ -297,7 +315,7 @@ def synthesize_all(utterances: Sequence[Utterance], downloads: PathLike, nj: int
         raise SpireError(f"--nj {nj} must be at least 1")
     _discard_if_outdated(downloads)
     jobs = [
-        (str(u.wav(downloads)), sentence(u.index)["en"], u.voice, u.key)
+        (str(u.wav(downloads)), sentence(u.index)[speech_lang], u.voice, u.key)
         for u in utterances
         if not is_complete(u.wav(downloads))
     ]
@@ -334,7 +352,13 @@ def _write_text(path: Path, content: str) -> None:
 
 
 def make_toy_corpus(
-    out: PathLike, downloads: PathLike, *, sizes: Sizes, seed: int, nj: int
+    out: PathLike,
+    downloads: PathLike,
+    *,
+    sizes: Sizes,
+    seed: int,
+    nj: int,
+    speech_lang: str = "en",
 ) -> Dict[str, int]:
     """Make recordings, Kaldi data directories, texts and instructions.
 
@@ -346,6 +370,7 @@ def make_toy_corpus(
         sizes: how much of everything.
         seed: of all that is drawn.
         nj: processes for the synthesis.
+        speech_lang: what is spoken; the others are translations.
 
     Returns:
         Utterances of each set.
@@ -355,13 +380,14 @@ def make_toy_corpus(
     """
     if any(c.isspace() for c in str(downloads)):
         raise SpireError(f"--downloads {str(downloads)!r}: white space cannot stand in wav.scp")
-    plan = make_plan(sizes, seed)
-    synthesize_all(plan.utterances, downloads, nj)
+    plan = make_plan(sizes, seed, speech_lang)
+    synthesize_all(plan.utterances, downloads, nj, speech_lang)
     out = Path(out)
     counts = {}
     for set_name in ALL_SETS:
         chosen = [u for u in plan.utterances if u.set_name == set_name]
-        tables = speech_tables(chosen, downloads, gold=set_name in GOLD_SETS)
+        gold = set_name in GOLD_SETS
+        tables = speech_tables(chosen, downloads, gold=gold, speech_lang=speech_lang)
         _write_tables(out / set_name, tables)
         counts[set_name] = len(chosen)
     _write_tables(out / "text_mono", mono_tables(plan.mono))

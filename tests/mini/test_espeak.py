@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("espeakng_loader")
 
 from espnet_spire.mini import espeak  # noqa: E402
-from espnet_spire.mini.toy_corpus import TEST_VOICES, TRAIN_VOICES  # noqa: E402
+from espnet_spire.mini.toy_corpus import VOICES as OF_CORPUS  # noqa: E402
 from espnet_spire.utils.errors import SpireError  # noqa: E402
 
 TEXT = "The young doctor bought a red umbrella at the market."
@@ -63,11 +63,12 @@ def test_settings_change_the_sound():
     assert pitch_of(espeak.synthesize(TEXT, "en-us+f1")) > 1.3 * pitch_of(plain)
 
 
-def test_voices_of_the_corpus_are_there_and_differ():
-    voices = TRAIN_VOICES + TEST_VOICES
-    assert len(TRAIN_VOICES) >= 10 and len(TEST_VOICES) == 2
+@pytest.mark.parametrize("train, test", OF_CORPUS.values(), ids=OF_CORPUS)
+def test_voices_of_the_corpus_are_there_and_differ(train, test):
+    voices = train + test
+    assert len(train) >= 10 and len(test) == 2
     assert len(set(voices)) == len(voices)
-    assert not {v.split("+")[1] for v in TEST_VOICES} & {v.split("+")[1] for v in TRAIN_VOICES}
+    assert not {v.split("+")[1] for v in test} & {v.split("+")[1] for v in train}
     assert {voice.split("+")[1] for voice in voices} <= set(espeak.variants())
     sounds = {espeak.synthesize("Good morning.", voice).tobytes() for voice in voices}
     assert len(sounds) == len(voices)

@@ -137,6 +137,39 @@ def test_recording_is_what_espeak_says(corpus):
     assert np.array_equal(samples, expected)
 
 
+@pytest.mark.parametrize("lang, voice", [("de", "de+f2"), ("fr", "fr+f2")])
+def test_another_language_is_spoken(tmp_path, lang, voice):
+    command(tmp_path, "--speech_lang", lang)
+    english = make_plan(Sizes(20, 3, 4, 60, 25, 15, 5, 6, 30), 0)
+    spoken = make_plan(Sizes(20, 3, 4, 60, 25, 15, 5, 6, 30), 0, lang)
+    assert [(u.set_name, u.index) for u in english.utterances] == [
+        (u.set_name, u.index) for u in spoken.utterances
+    ]
+    others = sorted(f"text.tc.{other}" for other in ("en", "de", "fr", "zh") if other != lang)
+    voices = {}
+    for name in ALL_SETS:
+        directory = tmp_path / "data" / name
+        validate_data_dir(directory)
+        voices[name] = set(read_table(directory / "utt2spk").values())
+        found = sorted(path.name for path in directory.glob("text.tc.*"))
+        assert found == (others if name in ("train_st", "dev", "test") else [])
+        for key, text in read_table(directory / "text").items():
+            assert text == sentence(int(key.rsplit("-", 1)[1]))[lang]
+    assert not voices["test"] & (voices["train_cpt"] | voices["dev"])
+    utterance = spoken.utterances[0]
+    assert utterance.voice == voice
+    samples, _ = soundfile.read(utterance.wav(tmp_path / "dl"), dtype="int16")
+    expected = espeak.synthesize(
+        sentence(utterance.index)[lang], voice, **toy_corpus.prosody(utterance.key)
+    )
+    assert np.array_equal(samples, expected)
+
+
+def test_a_language_without_voices(tmp_path):
+    with pytest.raises(SpireError, match="--speech_lang zh: the toy corpus is spoken in en, de, f"):
+        command(tmp_path, "--speech_lang", "zh")
+
+
 def test_text_only_data(corpus):
     for lang in ("en", "de", "fr", "zh"):
         mono = read_table(corpus / "data" / "text_mono" / f"text.{lang}")
