@@ -82,20 +82,25 @@ def read_lines(path: PathLike) -> Iterator[Union[Line, Fault]]:
         SpireError: there is no such file, or it is compressed and was cut off.
     """
     with open_binary(path) as stream:
-        number = 0
-        try:
-            for number, raw in enumerate(stream, 1):
-                where = place(path, number)
-                try:
-                    text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-                except UnicodeDecodeError as error:
-                    yield Fault(
-                        f"{Path(path).name}:{number}", f"not valid UTF-8 ({error.reason})", where
-                    )
-                    continue
-                yield Line(number, text.rstrip("\r\n"), where)
-        except ARCHIVE_ERRORS as error:
-            raise cut_off(path, error) from None
+        yield from lines_of(stream, path)
+
+
+def lines_of(stream: BinaryIO, path: PathLike) -> Iterator[Union[Line, Fault]]:
+    """:func:`read_lines` of an open file, which messages call ``path``."""
+    number = 0
+    try:
+        for number, raw in enumerate(stream, 1):
+            where = place(path, number)
+            try:
+                text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                yield Fault(
+                    f"{Path(path).name}:{number}", f"not valid UTF-8 ({error.reason})", where
+                )
+                continue
+            yield Line(number, text.rstrip("\r\n"), where)
+    except ARCHIVE_ERRORS as error:
+        raise cut_off(path, error) from None
 
 
 def _quoted_fields(delimiter: str) -> Callable[[str], List[str]]:

@@ -200,17 +200,26 @@ def write_data_dir(
 
 
 def require_keys(
-    directory: PathLike, name: str, keys: Iterable[str], reference: str
+    directory: PathLike, name: str, keys: Iterable[str], reference: str, *, partial: bool = False
 ) -> Dict[str, str]:
-    """Read ``directory/name`` and insist that its keys are exactly ``keys`` (of ``reference``)."""
+    """Read ``directory/name`` and insist that its keys are exactly ``keys`` (of ``reference``).
+
+    Args:
+        partial: it may lack some, as translations of speech do, but have no others.
+    """
     path = Path(directory) / name
     table = read_table(path, allow_empty_value=name.startswith("text"))
     expected = set(keys)
-    for missing in sorted(expected - table.keys())[:1]:
+    for missing in sorted(expected - table.keys())[:1] if not partial else ():
         raise SpireError(f"{path}: utterance {missing} of {reference} is missing")
     for extra in sorted(table.keys() - expected)[:1]:
         raise SpireError(f"{path}: utterance {extra} is not in {reference}")
     return table
+
+
+def translation_tables(directory: PathLike) -> List[str]:
+    """Names of the tables of translations that are there, sorted."""
+    return sorted(path.name for path in Path(directory).glob(translation_file("*")))
 
 
 def text_tables(directory: PathLike) -> List[str]:
@@ -260,8 +269,8 @@ def utterance_keys(directory: PathLike) -> List[str]:
 def validate_data_dir(directory: PathLike, *, need_text: bool = True) -> int:
     """Check a data directory as ``utils/validate_data_dir.sh`` would; return its utterances.
 
-    Every table that is there must have the same utterances; ``utt2spk`` must be there. A set of text
-    alone has nothing but its tables.
+    Every table that is there must have the same utterances, though not each of them a translation;
+    ``utt2spk`` must be there, but not in a set of text alone, in which all have all languages.
     """
     directory = Path(directory)
     keys = utterance_keys(directory)
@@ -272,11 +281,12 @@ def validate_data_dir(directory: PathLike, *, need_text: bool = True) -> int:
             require_keys(directory, name, keys, f"{directory.name}/{source}")
         return len(keys)
     names = [UTT2SPK] + ([TEXT] if need_text else [])
-    names += sorted(path.name for path in directory.glob("text.tc.*"))
     if (directory / NUM_SAMPLES).exists():
         names.append(NUM_SAMPLES)
-    for name in names:
-        require_keys(directory, name, keys, f"{directory.name}/{source}")
+    translations = translation_tables(directory)
+    for name in names + translations:
+        reference, partial = f"{directory.name}/{source}", name in translations
+        require_keys(directory, name, keys, reference, partial=partial)
     if source == SEGMENTS:
         recordings = read_table(directory / WAV_SCP)
         for key, value in iter_table(directory / SEGMENTS):

@@ -19,8 +19,10 @@ def check_rejected(
     first: Optional[Tuple[str, str]],
     listed: Optional[PathLike] = None,
     where: str = "",
+    what: str = "utterances",
+    advice: str = "mend them and start again: only they are done again",
 ) -> None:
-    """Raise if more than a share of all utterances is unusable.
+    """Raise if more than a share of all is unusable.
 
     Args:
         rejected: how many of ``total`` are.
@@ -28,15 +30,16 @@ def check_rejected(
         first: of them, key and reason; ``None`` if there is none.
         listed: file that has them all.
         where: begins the message.
+        what: they are, of which there are ``total``.
+        advice: ends the message.
     """
     if rejected <= max_rejected * total:
         return
     key, reason = first
     in_file = f"all in {listed}; " if listed is not None else ""
     raise SpireError(
-        f"{where}{rejected} of {total} utterances are unusable, first {key}: {_one_line(reason)}"
-        f" ({in_file}--max_rejected allows a share; mend them and start again: only they are done"
-        " again)"
+        f"{where}{rejected} of {total} {what} are unusable, first {key}: {_one_line(reason)}"
+        f" ({in_file}--max_rejected allows a share; {advice})"
     )
 
 
