@@ -39,7 +39,13 @@ def main(cmd=None):
     if not jobs:
         raise SpireError("nothing to decode: give --task or --jobs")
     if args.merge:
-        merge(jobs, data_dir=args.data_dir, out=args.out, num_shards=args.num_shards)
+        merge(
+            jobs,
+            data_dir=args.data_dir,
+            out=args.out,
+            num_shards=args.num_shards,
+            speech_lang=args.speech_lang,
+        )
         return
 
     def make_generator():

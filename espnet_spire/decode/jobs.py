@@ -10,7 +10,7 @@ from espnet_spire.text.defuse import defused_table
 from espnet_spire.text.jobs import TASKS, Job
 from espnet_spire.train.examples import encode_chatml_prompt, special_tokens
 from espnet_spire.units.notation import FIRST_CODE_POINT, line_to_units
-from espnet_spire.utils.datadir import language_file, read_table
+from espnet_spire.utils.datadir import TEXT, iter_table, language_file, read_table
 from espnet_spire.utils.errors import SpireError
 
 # Tasks whose prompts hold units; those of the others hold text.
@@ -20,6 +20,25 @@ SPEECH_PROMPTS = ("asr", "st")
 def source_texts(data_dir: Path, lang: str, speech_lang: str) -> Dict[str, str]:
     """Text of a data directory in a language: the transcripts or a translation of them."""
     return read_table(language_file(data_dir, lang, speech_lang), allow_empty_value=True)
+
+
+def job_keys(job: Job, data_dir: Path, keys: Sequence[str], speech_lang: str) -> List[str]:
+    """The utterances of a set that a job is about, in the order of ``keys``.
+
+    A set of speech may have translations of some utterances only: translation is about those that
+    have a text to translate and, where the set has references at all, a reference.
+    """
+    if job.task == "asr":
+        return list(keys)
+    tables = [language_file(data_dir, job.tgt, speech_lang)]
+    tables = [table for table in tables if table.is_file()]
+    if job.task == "mt":
+        tables.append(language_file(data_dir, job.src, speech_lang))
+    found = set(keys)
+    for table in tables:
+        if table.name != TEXT:  # of which each utterance has one
+            found &= {key for key, _ in iter_table(table, allow_empty_value=True)}
+    return [key for key in keys if key in found]
 
 
 def job_turns(

@@ -3,9 +3,15 @@
 import logging
 from functools import cache
 from pathlib import Path
-from typing import Dict, NamedTuple, Optional, Sequence
+from typing import Dict, List, NamedTuple, Optional, Sequence
 
-from espnet_spire.decode.jobs import SPEECH_PROMPTS, answer_turns, job_turns, order_jobs
+from espnet_spire.decode.jobs import (
+    SPEECH_PROMPTS,
+    answer_turns,
+    job_keys,
+    job_turns,
+    order_jobs,
+)
 from espnet_spire.text.jobs import Job
 from espnet_spire.units.unit_files import join_units
 from espnet_spire.utils.atomic import PathLike
@@ -94,7 +100,8 @@ def decode(
     """Decode (a shard of) a test set; one ``<out>/<task>.<src>-<tgt>/text`` a job.
 
     Utterances that extraction rejected have no units: where a job needs them the hypothesis is
-    empty, so that scoring counts it as wholly wrong, and ``rejected.tsv`` beside it says why.
+    empty, so that scoring counts it as wholly wrong, and ``rejected.tsv`` beside it says why. What
+    has no text to translate or no reference is not part of a translation job.
 
     Args:
         make_generator: called when the first job needs it.
@@ -104,7 +111,8 @@ def decode(
     """
     data_dir, out = Path(data_dir), Path(out)
     _check_speech(jobs, data_dir)
-    keys = shard_of(utterance_keys(data_dir), num_shards, shard)
+    utterances = utterance_keys(data_dir)
+    own = shard_of(utterances, num_shards, shard)
     # Several jobs read them; a set without speech jobs needs none.
     speech_units = cache(lambda: read_units(data_dir, units))
     generator = None
@@ -113,6 +121,8 @@ def decode(
         if target.exists() or _part(target, num_shards, shard).exists():
             logging.info("%s is there already", target)
             continue
+        about = set(_job_keys(job, data_dir, utterances, speech_lang))
+        keys = [key for key in own if key in about]
         needed = speech_units() if job.task in SPEECH_PROMPTS else SpeechUnits({}, {})
         turns = job_turns(
             job,
@@ -144,6 +154,22 @@ def decode(
         write_table(_place(target, num_shards, shard), texts)
 
 
+def _job_keys(job: Job, data_dir: Path, utterances: Sequence[str], speech_lang: str) -> List[str]:
+    keys = job_keys(job, data_dir, utterances, speech_lang)
+    if not keys:
+        raise SpireError(
+            f"{data_dir}: none of its utterances has the texts that job {job.name} needs; leave the"
+            " job out"
+        )
+    if len(keys) < len(utterances):
+        logging.warning(
+            "%s: %d of %d utterances of %s have no text to translate or no reference, and are no"
+            " part of it",
+            *(job.name, len(utterances) - len(keys), len(utterances), data_dir),
+        )
+    return keys
+
+
 def _check_speech(jobs: Sequence[Job], data_dir: Path) -> None:
     of_text = text_tables(data_dir)
     for job in jobs:
@@ -154,13 +180,21 @@ def _check_speech(jobs: Sequence[Job], data_dir: Path) -> None:
             )
 
 
-def merge(jobs: Sequence[Job], *, data_dir: PathLike, out: PathLike, num_shards: int) -> None:
+def merge(
+    jobs: Sequence[Job],
+    *,
+    data_dir: PathLike,
+    out: PathLike,
+    num_shards: int,
+    speech_lang: str = "en",
+) -> None:
     """Join the shards of every job; a missing shard or utterance is an error."""
-    keys = set(utterance_keys(data_dir))
+    utterances = utterance_keys(data_dir)
     for job in jobs:
         target = Path(out) / job.name / TEXT
         if target.exists():
             continue
+        keys = set(_job_keys(job, Path(data_dir), utterances, speech_lang))
         texts = join_tables(target, num_shards)
         if texts.keys() != keys:
             key = sorted(keys ^ texts.keys())[0]

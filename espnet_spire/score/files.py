@@ -81,7 +81,8 @@ def _some(keys: List[str]) -> str:
 class Job:
     """One hypothesis file to score.
 
-    ``lang`` is the language of reference and hypothesis; ``src``, the source text, is only shown.
+    ``lang`` is the language of reference and hypothesis; ``src``, the source text, is shown, and of
+    MT only what has some is scored.
     """
 
     task: str
@@ -105,8 +106,9 @@ def score_job(job: Job) -> List[Score]:
     check_lang(job.lang)
     # what normalisers and tokenizers of languages are known by
     job = replace(job, lang=common_code(job.lang))
+    sources = read_table(job.src, allow_empty_value=True) if job.src else {}
     matched = match(
-        read_table(job.ref, allow_empty_value=True),
+        _translatable(job, read_table(job.ref, allow_empty_value=True), sources),
         read_table(job.hyp, allow_empty_value=True),
         ref_name=str(job.ref),
         hyp_name=str(job.hyp),
@@ -116,7 +118,6 @@ def score_job(job: Job) -> List[Score]:
             f"{job.hyp}: {len(matched.missing)} of {len(matched.keys)} hypotheses are missing "
             f"and count as empty ({_some(matched.missing)})"
         )
-    sources = read_table(job.src, allow_empty_value=True) if job.src else {}
     common = {
         "task": job.task,
         "lang": job.lang,
@@ -128,6 +129,22 @@ def score_job(job: Job) -> List[Score]:
     if job.task == "asr":
         return _score_recognition(job, matched, common)
     return _score_translation(job, matched, common, sources)
+
+
+def _translatable(
+    job: Job, references: Dict[str, str], sources: Mapping[str, str]
+) -> Dict[str, str]:
+    """References that a system could be asked for: not all speech is translated into a language
+    from which text is translated."""
+    if job.task != "mt" or job.src is None:
+        return references
+    found = {key: text for key, text in references.items() if key in sources}
+    if len(found) < len(references):
+        logging.warning(
+            f"{job.ref}: {len(references) - len(found)} of {len(references)} references have no"
+            f" text in {job.src} and are left out"
+        )
+    return found
 
 
 def _score_recognition(job: Job, matched: Matched, common: Dict[str, Any]) -> List[Score]:

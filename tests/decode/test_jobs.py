@@ -2,7 +2,7 @@
 
 import pytest
 
-from espnet_spire.decode.jobs import job_turns, order_jobs
+from espnet_spire.decode.jobs import job_keys, job_turns, order_jobs
 from espnet_spire.text.jobs import parse_job
 from espnet_spire.text.prompts import Turn
 from espnet_spire.utils.errors import SpireError
@@ -58,3 +58,19 @@ def test_prompts_of_translation(data):
 def test_a_missing_translation(data):
     with pytest.raises(SpireError, match="text.tc.fr: no such file"):
         job_turns(parse_job("mt.fr-en"), data, {}, never, "en")
+
+
+def test_which_utterances_a_job_is_about(data):
+    """``u3`` has no German, and ``u2`` no French; there are no references in Dutch at all."""
+    (data / "wav.scp").write_text("u1 a.wav\nu2 b.wav\nu3 c.wav\n")
+    (data / "text.tc.fr").write_text("u1 un cuisinier\nu3\n")
+    keys = ["u3", "u2", "u1"]
+
+    def about(name):
+        return job_keys(parse_job(name), data, keys, "en")
+
+    assert about("asr.en-en") == keys
+    assert about("st.en-de") == about("mt.en-de") == about("mt.de-en") == ["u2", "u1"]
+    assert about("st_cascade.en-fr") == ["u3", "u1"]
+    assert about("mt.fr-de") == ["u1"]
+    assert about("st.en-nl") == keys

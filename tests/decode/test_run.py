@@ -202,9 +202,42 @@ def test_only_what_is_listed_may_be_missing(tmp_path, data, lm_tokenizer):
         )
 
 
-def test_an_utterance_without_source_text_is_named(tmp_path, data):
-    (data / "text.tc.de").write_text("utt000 Brot\n")
-    with pytest.raises(SpireError, match="mt.de-en has nothing to decode for utt001"):
+def test_translation_is_about_what_has_source_and_reference(tmp_path, data, lm_tokenizer, caplog):
+    """Speech is not always translated as a whole; what is not is counted, and not scored."""
+    german = read_table(data / "text.tc.de")
+    some = {key: german[key] for key in ("utt001", "utt004", "utt005")}
+    write_data_dir(data, {"text.tc.de": some})
+    options = {"data_dir": data, "units": data / UNITS_NAME}
+    decode(lambda: Recorder(lm_tokenizer), JOBS, **options, out=tmp_path / "one")
+    for shard in (1, 2, 3):  # of the second none is translated
+        part = {"out": tmp_path / "three", "num_shards": 3, "shard": shard}
+        decode(lambda: Recorder(lm_tokenizer), JOBS, **options, **part)
+    merge(JOBS, data_dir=data, out=tmp_path / "three", num_shards=3)
+    assert files(tmp_path / "one") == files(tmp_path / "three")
+    found = {
+        job.name: list(read_table(tmp_path / "one" / job.name / "text", allow_empty_value=True))
+        for job in JOBS
+    }
+    every = [f"utt{i:03d}" for i in range(7)]
+    assert found == {
+        "asr.en-en": every,
+        "st.en-de": list(some),
+        "st_cascade.en-de": list(some),
+        "mt.de-en": list(some),
+    }
+    for name in ("st.en-de", "st_cascade.en-de", "mt.de-en"):
+        assert f"{name}: 4 of 7 utterances of {data} have no text to translate" in caplog.text
+    score.main(["--decode_dir", str(tmp_path / "one"), "--data_dir", str(data)])
+    assert "text: 4 of 7 references have no text in" in caplog.text
+    for name in ("st.en-de", "st_cascade.en-de", "mt.de-en"):
+        result = read_json(tmp_path / "one" / name / "score_bleu" / "score.json")
+        assert [entry["utterance"] for entry in result["per_utterance"]] == list(some)
+        assert result["missing_hypotheses"]["count"] == 0
+
+
+def test_no_utterance_for_a_job(tmp_path, data):
+    (data / "text.tc.de").write_text("")
+    with pytest.raises(SpireError, match="none of its utterances has the texts that job mt.de-en"):
         decode(lambda: None, JOBS[3:], data_dir=data, units=None, out=tmp_path / "out")
 
 

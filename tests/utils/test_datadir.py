@@ -15,6 +15,7 @@ from espnet_spire.utils.datadir import (
     speakers_to_utterances,
     text_tables,
     translation_file,
+    translation_tables,
     utterance_keys,
     validate_data_dir,
     write_data_dir,
@@ -158,6 +159,15 @@ def test_valid_directory(tmp_path):
     assert require_keys(data, "text", ["a", "b"], "wav.scp") == {"a": "x", "b": ""}
 
 
+def test_not_each_utterance_needs_a_translation(tmp_path):
+    data = directory(tmp_path, text__tc__de={"a": "x", "b": ""}, text__tc__fr={"b": "y"})
+    assert validate_data_dir(data) == 2
+    assert translation_tables(data) == ["text.tc.de", "text.tc.fr"]
+    assert require_keys(data, "text.tc.fr", ["a", "b"], "wav.scp", partial=True) == {"b": "y"}
+    with pytest.raises(SpireError, match="text.tc.fr: utterance a of wav.scp is missing"):
+        require_keys(data, "text.tc.fr", ["a", "b"], "wav.scp")
+
+
 def test_segments_rule_where_there_are_some(tmp_path):
     data = directory(
         tmp_path, wav__scp={"rec": "rec.wav"}, segments={"a": "rec 0 1", "b": "rec 1 2"}
@@ -177,7 +187,7 @@ def test_segments_rule_where_there_are_some(tmp_path):
         ({"utt2spk": {"a": "s"}}, "d/utt2spk: utterance b of d/wav.scp is missing"),
         ({"utt2spk": None}, "d/utt2spk: no such file"),
         ({"text": None}, "d/text: no such file"),
-        ({"text__tc__de": {"a": "x"}}, "d/text.tc.de: utterance b of"),
+        ({"text__tc__de": {"a": "x", "c": "z"}}, "d/text.tc.de: utterance c is not in d/wav.scp"),
         ({"utt2num_samples": {"b": "7"}}, "d/utt2num_samples: utterance a of"),
     ],
 )
