@@ -21,18 +21,16 @@ chat, with_units: true.
 
 import argparse
 
-from espnet_spire.utils.cli import ArgumentParser, run
+from espnet_spire.utils.cli import ArgumentParser, add_mixture_options, run
 
 
 def get_parser():
     parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--mixture", required=True, help="YAML that the examples were made from")
-    parser.add_argument("--units_name", required=True, help="unit file's name in a data dir")
+    add_mixture_options(parser)
     parser.add_argument("--examples", required=True, help="directory that make_examples wrote")
     parser.add_argument("--out", required=True, help="JSON lines to write")
-    parser.add_argument("--dumpdir", default="dump", help="what {dumpdir} in a mixture stands for")
     return parser
 
 
@@ -41,7 +39,7 @@ def main(cmd=None):
     from espnet_spire.train.export_examples import export_examples
     from espnet_spire.train.mixture import load_mixture
 
-    mixture = load_mixture(args.mixture, args.dumpdir)
+    mixture = load_mixture(args.mixture, args.dumpdir, dict(args.words))
     count = export_examples(mixture, args.units_name, args.examples, args.out)
     print(f"{count} examples in {args.out}")
 

@@ -4,17 +4,15 @@ Killed or interrupted, the same command goes on where it stopped. The result is 
 number of processes.
 """
 
-from espnet_spire.utils.cli import ArgumentParser, run
+from espnet_spire.utils.cli import ArgumentParser, add_mixture_options, run
 
 
 def get_parser():
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--mixture", required=True, help="YAML, see espnet_spire/train/mixture.py")
+    add_mixture_options(parser)
     parser.add_argument("--model", required=True, help="extended model directory (tokenizer)")
-    parser.add_argument("--units_name", required=True, help="unit file's name in a data dir")
     parser.add_argument("--out", required=True, help="directory to write")
     parser.add_argument("--variant", default="", help="ablation: leaves out sources by not_in")
-    parser.add_argument("--dumpdir", default="dump", help="what {dumpdir} in a mixture stands for")
     parser.add_argument("--nj", type=int, default=1, help="processes")
     return parser
 
@@ -28,7 +26,7 @@ def main(cmd=None):
     from espnet_spire.train.mixture_report import report_table
     from espnet_spire.utils.errors import SpireError
 
-    mixture = load_mixture(args.mixture, args.dumpdir)
+    mixture = load_mixture(args.mixture, args.dumpdir, dict(args.words))
     num_units = read_spire_json(args.model)["num_units"]
     tokenizer = load_tokenizer(args.model)
     found = encoder_of(tokenizer).num_units

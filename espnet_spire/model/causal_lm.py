@@ -7,15 +7,18 @@ import torch
 from espnet_spire.model.attention import check_packable, packed_hidden
 from espnet_spire.model.head import HeadLoss, check_logits
 from espnet_spire.train.examples import IGNORE
+from espnet_spire.train.pairs import GMU_WEIGHTS, KdWeights
 from espnet_spire.utils.errors import SpireError
 
 
 class LossOutput(NamedTuple):
     """``loss_sum``: scalar, summed over target tokens; ``document_loss``: the same for each
-    document, float32 of shape (D,), without gradient."""
+    document, float32 of shape (D,), without gradient and without weights of distillation;
+    ``divergence``: the divergence of each pair's student from its teacher, shape (P,), likewise."""
 
     loss_sum: torch.Tensor
     document_loss: torch.Tensor
+    divergence: torch.Tensor
 
 
 class CausalLMLoss(torch.nn.Module):
@@ -27,14 +30,23 @@ class CausalLMLoss(torch.nn.Module):
         lm: a causal LM of transformers; its parameters are named ``lm.…``.
         fused: Liger's fused linear cross entropy.
         loss_chunk_tokens: target tokens whose logits are in memory at once; ``None`` for all.
+        kd_weights: of the losses of pairs, see :mod:`espnet_spire.train.pairs`.
 
     Raises:
         SpireError: the model cannot be trained on packed rows, or does something unknown to its
             logits.
     """
 
-    def __init__(self, lm, *, fused: bool = False, loss_chunk_tokens: Optional[int] = None) -> None:
+    def __init__(
+        self,
+        lm,
+        *,
+        fused: bool = False,
+        loss_chunk_tokens: Optional[int] = None,
+        kd_weights: KdWeights = GMU_WEIGHTS,
+    ) -> None:
         super().__init__()
+        self.kd_weights = kd_weights
         check_packable(lm)
         self.lm = lm
         self.head_loss = HeadLoss(lm, fused=fused, chunk_tokens=loss_chunk_tokens)
@@ -47,6 +59,7 @@ class CausalLMLoss(torch.nn.Module):
         labels: torch.Tensor,
         documents: torch.Tensor,
         num_documents: int,
+        students: Optional[torch.Tensor] = None,
     ) -> LossOutput:
         """All of shape (B, L), as ``train.collate.PackedRows`` has them.
 
@@ -55,14 +68,35 @@ class CausalLMLoss(torch.nn.Module):
             labels: not shifted; -100 at the first token of each document and in padding.
             documents: number of the document within the batch.
             num_documents: how many there are, padding not counted.
+            students: numbers of documents that learn from the next one too, ascending, shape (P,).
+                Both have the same target tokens.
         """
         hidden = packed_hidden(self.lm, input_ids, position_ids)
         targets = labels[:, 1:]
         is_target = targets != IGNORE
-        losses = self.head_loss(hidden[:, :-1][is_target], targets[is_target])
-        document_loss = torch.zeros(num_documents, dtype=torch.float32, device=losses.device)
-        document_loss.index_add_(0, documents[:, 1:][is_target], losses.detach().float())
-        return LossOutput(losses.sum(), document_loss)
+        owners = documents[:, 1:][is_target]
+        given = hidden[:, :-1][is_target], targets[is_target]
+        if students is None or len(students) == 0:
+            losses = self.head_loss(*given)
+            loss_sum, divergence = losses.sum(), losses.new_zeros(0)
+        else:
+            roles = torch.isin(owners, students), torch.isin(owners, students + 1)
+            losses, divergences = self.head_loss(*given, *roles)
+            loss_sum = self._weighted(losses, divergences, *roles)
+            pair = torch.searchsorted(students, owners[roles[0]])
+            divergence = _sums(divergences, pair, len(students))
+        return LossOutput(loss_sum, _sums(losses, owners, num_documents), divergence)
+
+    def _weighted(self, losses, divergences, is_student, is_teacher) -> torch.Tensor:
+        weights = torch.ones_like(losses)
+        weights[is_student], weights[is_teacher] = self.kd_weights.st, self.kd_weights.mt
+        return (losses * weights).sum() + self.kd_weights.kd * divergences.sum()
+
+
+def _sums(values: torch.Tensor, owners: torch.Tensor, count: int) -> torch.Tensor:
+    """Sums of values by owner, float32, shape (count,), without gradient."""
+    sums = torch.zeros(count, dtype=torch.float32, device=values.device)
+    return sums.index_add_(0, owners, values.detach().float())
 
 
 @torch.no_grad()

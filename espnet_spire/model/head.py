@@ -4,14 +4,22 @@ The decoder is called without transformers' own head, so what families do to log
 matrix (caps, scales) is done here, and :func:`check_logits` compares with the model's own.
 """
 
-from typing import List, Optional, Sequence
+from typing import List, NamedTuple, Optional, Sequence
 
 import torch
-from torch.nn.functional import cross_entropy, linear
+from torch.nn.functional import cross_entropy, kl_div, linear, log_softmax
 from torch.utils.checkpoint import checkpoint
 
 from espnet_spire.model.new_rows import NewRowsHead
 from espnet_spire.utils.errors import SpireError
+
+
+class PairLosses(NamedTuple):
+    """``losses``: cross entropy of each token, shape (T,); ``divergence``: of the student's
+    distribution from the teacher's at each token of the students, shape (S,); both float32."""
+
+    losses: torch.Tensor
+    divergence: torch.Tensor
 
 
 class HeadLoss(torch.nn.Module):
@@ -24,7 +32,8 @@ class HeadLoss(torch.nn.Module):
         lm: a causal LM of transformers.
         fused: whether Liger's fused kernel is used, which never has all logits in memory.
         chunk_tokens: target tokens whose logits are in memory at once; they are computed again in
-            the backward pass. ``None``: all at once.
+            the backward pass. ``None``: all at once. Pairs are always computed so, as the kernel
+            does not give distributions.
     """
 
     def __init__(self, lm, *, fused: bool, chunk_tokens: Optional[int]) -> None:
@@ -42,14 +51,42 @@ class HeadLoss(torch.nn.Module):
         self.chunk_tokens = chunk_tokens
         self.fused_loss = _liger(self.softcap) if fused else None
 
-    def forward(self, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Loss of each token, float32, shape (T,).
+    def forward(
+        self,
+        hidden: torch.Tensor,
+        targets: torch.Tensor,
+        is_student: Optional[torch.Tensor] = None,
+        is_teacher: Optional[torch.Tensor] = None,
+    ):
+        """Loss of each token, float32, shape (T,); with pairs :class:`PairLosses`.
 
         Args:
             hidden: states from which the targets are predicted, shape (T, D).
             targets: token ids, shape (T,).
+            is_student: boolean, shape (T,): tokens of documents that learn from another one.
+            is_teacher: the same of those others; the k-th belongs to the k-th student.
         """
         weights, bias = self.weights(), getattr(self._head[0], "bias", None)
+        if is_student is None:
+            return self._cross_entropy(hidden, targets, bias, weights)
+        student, teacher = is_student.nonzero()[:, 0], is_teacher.nonzero()[:, 0]
+        others = (~(is_student | is_teacher)).nonzero()[:, 0]
+        plain = self._cross_entropy(hidden[others], targets[others], bias, weights)
+        # Of each token there are two rows of logits.
+        size = max(1, (self.chunk_tokens or 2 * len(student)) // 2)
+        chunks = zip(student.split(size), teacher.split(size), strict=True)
+        parts = []
+        for mine, its in chunks:
+            given = (hidden[mine], hidden[its], targets[mine], bias, *weights)
+            if len(student) <= size:
+                parts.append(self._distilled(*given))
+            else:
+                parts.append(checkpoint(self._distilled, *given, use_reentrant=False))
+        of_student, of_teacher, divergence = torch.cat(parts, dim=1)
+        place = torch.cat([others, student, teacher]).argsort()
+        return PairLosses(torch.cat([plain, of_student, of_teacher])[place], divergence)
+
+    def _cross_entropy(self, hidden, targets, bias, weights) -> torch.Tensor:
         if self.fused_loss is not None and len(targets) > 0:
             matrix = weights[0] if len(weights) == 1 else torch.cat(weights)
             return self.fused_loss(matrix, hidden * self.scale, targets, bias)
@@ -68,6 +105,18 @@ class HeadLoss(torch.nn.Module):
 
     def _losses(self, hidden, targets, bias, *weights) -> torch.Tensor:
         return cross_entropy(self.logits(hidden, bias, weights), targets, reduction="none")
+
+    def _distilled(self, student, teacher, targets, bias, *weights) -> torch.Tensor:
+        """Cross entropy of student and teacher, and KL(teacher ‖ student), shape (3, S).
+
+        The divergence moves the student alone: to its gradient the teacher is a constant.
+        """
+        learned, given = (
+            log_softmax(self.logits(states, bias, weights), dim=-1) for states in (student, teacher)
+        )
+        each = [-some.gather(1, targets[:, None])[:, 0] for some in (learned, given)]
+        divergence = kl_div(learned, given.detach(), reduction="none", log_target=True)
+        return torch.stack([*each, divergence.sum(dim=-1)])
 
     def logits(
         self, hidden: torch.Tensor, bias: Optional[torch.Tensor], weights: Sequence[torch.Tensor]

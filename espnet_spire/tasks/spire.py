@@ -1,6 +1,7 @@
 """SpireTask: continued pre-training and instruction tuning as an ESPnet task."""
 
 import argparse
+import math
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Tuple
 
@@ -13,6 +14,7 @@ from espnet2.utils.types import int_or_none, str2bool
 from espnet_spire.model.attention import IMPLEMENTATIONS
 from espnet_spire.model.shell import SpireShell
 from espnet_spire.text.vocabulary import read_spire_json
+from espnet_spire.train.pairs import GMU_WEIGHTS
 from espnet_spire.train.store import ExampleStore
 from espnet_spire.train.trainer import SpireTrainer
 from espnet_spire.utils.errors import SpireError
@@ -53,6 +55,16 @@ RANGES: Dict[str, Tuple[Callable[[float], bool], str]] = {
         ("adam_beta1", "adam_beta2"), (lambda value: 0 <= value < 1, "at least 0 and below 1")
     ),
 }
+
+
+def _are_weights(values: object) -> bool:
+    """A config can say anything."""
+    return (
+        isinstance(values, list)
+        and len(values) == 3
+        and all(isinstance(value, (int, float)) and 0 <= value < math.inf for value in values)
+        and any(values)
+    )
 
 
 class ExampleIterFactory(AbsIterFactory):
@@ -97,6 +109,14 @@ class SpireTask(AbsTask):
             "--loss_chunk_tokens",
             type=int_or_none,
             help="target tokens whose logits exist at one time; the others are recomputed",
+        )
+        add(
+            "--kd_weights",
+            type=float,
+            nargs=3,
+            default=list(GMU_WEIGHTS),
+            metavar=("ST", "MT", "KD"),
+            help="of tasks st_kd: losses of ST and MT, divergence of ST from MT",
         )
         add("--gradient_checkpointing", type=str2bool, default=False, help="recompute activations")
         add(
@@ -164,6 +184,10 @@ class SpireTask(AbsTask):
             value = getattr(args, name)
             if value is not None and not fits(value):
                 raise SpireError(f"--{name} {value}: must be {words}")
+        if not _are_weights(args.kd_weights):
+            raise SpireError(
+                f"--kd_weights {args.kd_weights}: three numbers of at least 0, and not all 0"
+            )
         if args.ngpu > 0 and not torch.cuda.is_available():
             raise SpireError(f"--ngpu {args.ngpu}: torch sees no GPU here; use --ngpu 0")
         if args.dist_backend is None:

@@ -21,7 +21,7 @@ def normalizer(lang: str) -> Tuple[Normalizer, str]:
     """Give the normaliser of a language and the name to print beside scores.
 
     Args:
-        lang: the shortest ISO 639 code; ``en`` gets the English normaliser, all others the basic one.
+        lang: the shortest ISO 639 code; ``en`` gets the English normaliser, others the basic one.
 
     Returns:
         A function from text to normalised text (single spaces, none at the ends; may be empty)

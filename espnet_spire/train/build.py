@@ -28,7 +28,7 @@ from espnet_spire.train.selection import Limits, find_border, uniform_limits
 from espnet_spire.train.sources import (
     Raw,
     Stream,
-    conversation,
+    conversations,
     mixture_files,
     plain_text,
     streams_of,
@@ -68,7 +68,8 @@ def build_examples(
     """Write a mixture's examples: ``dataset`` (a data set), ``report.json``, ``rejected.tsv``.
 
     Columns: ``input_ids``; ``target_spans``, flat ``[start, end, …)`` of the positions with loss;
-    ``length``; ``num_targets``; ``task``; ``lang``; ``key``, which is ``<source>:<utterance>``, and
+    ``length``; ``num_targets``; ``task`` (``st_kd`` examples are two documents, see
+    :mod:`espnet_spire.train.pairs`); ``lang``; ``key``, which is ``<source>:<utterance>``, and
     ``.<language>`` behind it where there can be several.
 
     Args:
@@ -190,7 +191,8 @@ def _prompt(stream: Stream) -> List[Any]:
     """An example of a stream in both of its forms: other prompts are other examples."""
     turns = [Turn("system", "a"), Turn("user", "b"), Turn("assistant", "c")]
     raw = Raw("", "", ("a", "b"), turns=turns)
-    return [plain_text(stream, raw, (0,)), chatml_pieces(conversation(stream, raw, (0,)))]
+    forms = [chatml_pieces(turns) for turns in conversations(stream, raw, (0,))]
+    return [plain_text(stream, raw, (0,)), *forms]
 
 
 def _prepare(

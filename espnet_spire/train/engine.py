@@ -5,6 +5,7 @@ from typing import Any, Dict, List
 import torch
 
 from espnet_spire.train.options import TrainingOptions
+from espnet_spire.train.pairs import KdWeights
 from espnet_spire.utils.atomic import PathLike, read_json
 from espnet_spire.utils.errors import SpireError
 
@@ -106,7 +107,10 @@ def build_engine(options: TrainingOptions, config: Dict[str, Any], device: torch
         zero3=zero_stage(config) == 3,
     )
     network = CausalLMLoss(
-        lm, fused=options.fused_loss, loss_chunk_tokens=options.loss_chunk_tokens
+        lm,
+        fused=options.fused_loss,
+        loss_chunk_tokens=options.loss_chunk_tokens,
+        kd_weights=KdWeights(*options.kd_weights),
     )
     optimizer = torch.optim.AdamW(
         parameter_groups(network, options.weight_decay),

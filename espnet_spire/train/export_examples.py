@@ -4,17 +4,17 @@ import json
 import logging
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, Iterator
+from typing import Any, Dict, Iterator, List, Tuple
 
-from espnet_spire.text.prompts import Turn
 from espnet_spire.train import sharegpt
 from espnet_spire.train.assemble import DATASET, REPORT
 from espnet_spire.train.mixture import check_mixture, sources_of
+from espnet_spire.train.pairs import PAIRED
 from espnet_spire.train.sources import (
     Raw,
     Stream,
     content_hash,
-    conversation,
+    conversations,
     mixture_files,
     plain_text,
     read_stream,
@@ -42,7 +42,7 @@ def export_examples(
         out: file to write.
 
     Returns:
-        how many examples.
+        how many examples; one of a pair is two lines.
 
     Raises:
         SpireError: the examples were made from another mixture or other data.
@@ -76,9 +76,9 @@ def export_examples(
                         content += content_hash(raw) if turn == 0 else 0
                         if f"{stream.source}:{raw.key}" != wanted:
                             continue
-                        entry = _entry(stream, raw, mixture["format"])
-                        entry.update(key=wanted, task=stream.task, lang=raw.lang)
-                        sink.write(json.dumps(entry, ensure_ascii=False) + "\n")
+                        for task, entry in _entries(stream, raw, mixture["format"]):
+                            entry.update(key=wanted, task=task, lang=raw.lang)
+                            sink.write(json.dumps(entry, ensure_ascii=False) + "\n")
                         count += 1
                         bar.update()
                         wanted = next(keys, None)
@@ -98,6 +98,11 @@ def export_examples(
                 "source %s: %d texts, cut to %d tokens in the examples, are exported whole; set the"
                 " trainer's sequence length",
                 *(source["source"], source["cut"], report["max_length"]),
+            )
+        if source["task"] == PAIRED:
+            logging.warning(
+                "source %s: exported as st and mt, an example each; distillation is left out",
+                source["source"],
             )
     return count
 
@@ -120,11 +125,13 @@ def _as_lines(stream: Stream, scratch: Path) -> Stream:
     return stream._replace(tables=(str(lines),))
 
 
-def _entry(stream: Stream, raw: Raw, form: str) -> Dict[str, Any]:
+def _entries(stream: Stream, raw: Raw, form: str) -> List[Tuple[str, Dict[str, Any]]]:
+    """The task and the text of an example; of a pair: of both of its documents."""
     units = []
     if raw.line is not None:
         units = line_to_units(raw.line, f"{stream.tables[-1]}: {raw.key}")
     if form == "plain":
-        return {"text": plain_text(stream, raw, units)}
-    turns: "list[Turn]" = conversation(stream, raw, units)
-    return sharegpt.sharegpt_entry(turns)
+        return [(stream.task, {"text": plain_text(stream, raw, units)})]
+    tasks = ("st", "mt") if stream.task == PAIRED else (stream.task,)
+    forms = map(sharegpt.sharegpt_entry, conversations(stream, raw, units))
+    return list(zip(tasks, forms, strict=True))

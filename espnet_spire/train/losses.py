@@ -1,8 +1,42 @@
 """Loss sums by task and language, the same set on every rank."""
 
-from typing import Callable, Dict, List, Sequence, Tuple
+from typing import Callable, Dict, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
+
+from espnet_spire.train.pairs import PAIRED, KdWeights
+
+
+class Group(NamedTuple):
+    """What losses are reported of together.
+
+    ``weight``: of its losses in the loss that is trained. ``counted``: whether its target tokens
+    are among those that this is a mean over; those of pairs are counted once, with the student.
+    """
+
+    task: str
+    lang: str
+    weight: float = 1.0
+    counted: bool = True
+
+
+def loss_groups(
+    pairs: Sequence[Tuple[str, str]], weights: KdWeights
+) -> Tuple[List[Group], Dict[Tuple[str, str], int]]:
+    """Groups of examples' tasks and languages, and the number of the first one of each.
+
+    A pair for distillation has three in a row: its ``st``, ``mt`` and ``kd``.
+    """
+    groups: List[Group] = []
+    first: Dict[Tuple[str, str], int] = {}
+    for task, lang in pairs:
+        first[task, lang] = len(groups)
+        if task != PAIRED:
+            groups.append(Group(task, lang))
+            continue
+        for name, weight in weights._asdict().items():
+            groups.append(Group(name, lang, weight, counted=name == "st"))
+    return groups, first
 
 
 class GroupLosses:
@@ -12,10 +46,10 @@ class GroupLosses:
     are added as one array.
 
     Args:
-        groups: all (task, language) pairs, in the same order on each rank.
+        groups: all of them, in the same order on each rank.
     """
 
-    def __init__(self, groups: Sequence[Tuple[str, str]]) -> None:
+    def __init__(self, groups: Sequence[Group]) -> None:
         self.groups = list(groups)
         self.sums = np.zeros((len(self.groups), 2))
         self.not_finite: List[str] = []
@@ -45,15 +79,19 @@ class GroupLosses:
     def report(self) -> Dict[str, float]:
         """Nats a target token: ``loss``, ``loss_<task>`` and ``loss_<task>.<lang>``.
 
-        Groups without target tokens are left out.
+        ``loss`` is what is trained, weights included; the others are without weights. Groups
+        without target tokens are left out.
         """
-        report = {"loss": float(self.sums[:, 0].sum() / self.sums[:, 1].sum())}
-        for task in sorted({task for task, _ in self.groups}):
-            rows = [n for n, group in enumerate(self.groups) if group[0] == task]
+        trained = np.array([group.weight for group in self.groups]) * self.sums[:, 0]
+        counted = [n for n, group in enumerate(self.groups) if group.counted]
+        report = {"loss": float(trained.sum() / self.sums[counted, 1].sum())}
+        by_task: Dict[str, List[int]] = {}
+        by_lang: Dict[str, List[int]] = {}
+        for number, group in enumerate(self.groups):
+            by_task.setdefault(f"loss_{group.task}", []).append(number)
+            by_lang.setdefault(f"loss_{group.task}.{group.lang}", []).append(number)
+        for name, rows in [*sorted(by_task.items()), *by_lang.items()]:
             loss, count = self.sums[rows].sum(axis=0)
             if count > 0:
-                report[f"loss_{task}"] = float(loss / count)
-        for (task, lang), (loss, count) in zip(self.groups, self.sums, strict=True):
-            if count > 0:
-                report[f"loss_{task}.{lang}"] = float(loss / count)
+                report[name] = float(loss / count)
         return report

@@ -20,6 +20,8 @@ Tasks and what they read:
 ``asr``          ``data_dir``: transcripts and units; ``speech_lang`` if it is not ``en``
 ``st``           the same and ``targets``; ``translations``: where they lie, if not there
 ``st_multi_turn``  the same: the transcript first, then its translation
+``st_kd``        the same as ``st``, together with MT of the transcript, whose distributions are
+                 what ST learns from (``--kd_weights`` of ``spire_train``)
 ``mt``           ``text_dir`` with ``text.tc.<lang>``, ``pairs`` as ``[en-de, de-en]``
 ``mono``         ``text_dir`` with ``text.<lang>``, ``langs``; ``too_long: cut`` keeps the first
                  ``max_length`` tokens of a longer text
@@ -43,11 +45,12 @@ paper, section 3.3.1).
 import difflib
 import math
 import re
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, List, Mapping, Optional
 
 import yaml
 
 from espnet_spire.text.languages import language_name, same_language
+from espnet_spire.train.pairs import PAIRED
 from espnet_spire.train.selection import Limits
 from espnet_spire.utils.atomic import PathLike
 from espnet_spire.utils.errors import SpireError
@@ -56,6 +59,7 @@ _NEEDS = {
     "asr": ("data_dir",),
     "st": ("data_dir", "targets"),
     "st_multi_turn": ("data_dir", "targets"),
+    PAIRED: ("data_dir", "targets"),
     "mt": ("text_dir", "pairs"),
     "mono": ("text_dir", "langs"),
     "chat": ("file",),
@@ -64,6 +68,7 @@ _MAY_HAVE = {
     "asr": ("speech_lang",),
     "st": ("translations", "speech_lang", "uniform"),
     "st_multi_turn": ("translations", "speech_lang", "uniform"),
+    PAIRED: ("translations", "speech_lang", "uniform"),
     "mt": ("uniform",),
     "mono": ("uniform", "too_long"),
     "chat": ("with_units",),
@@ -71,7 +76,7 @@ _MAY_HAVE = {
 TASKS = tuple(_NEEDS)
 _FORMATS = {
     "plain": ("asr", "mt", "mono"),
-    "chatml": ("asr", "st", "st_multi_turn", "mt", "chat"),
+    "chatml": ("asr", "st", "st_multi_turn", PAIRED, "mt", "chat"),
 }
 _PATHS = ("data_dir", "text_dir", "file", "translations")
 
@@ -138,11 +143,15 @@ _TOP: Dict[str, Callable[[Any], bool]] = {
 }
 
 
-def load_mixture(path: PathLike, dumpdir: str = "dump") -> Dict[str, Any]:
+def load_mixture(
+    path: PathLike, dumpdir: str = "dump", words: Optional[Mapping[str, str]] = None
+) -> Dict[str, Any]:
     """Read and check a mixture file; errors name file, source and key.
 
     Args:
         dumpdir: what ``{dumpdir}`` in the paths stands for.
+        words: what other names in braces stand for, in any text of the file: with ``speech_lang``
+            and ``target_lang`` one file does for all pairs of languages.
     """
     try:
         with open(path, encoding="utf-8") as stream:
@@ -153,7 +162,19 @@ def load_mixture(path: PathLike, dumpdir: str = "dump") -> Dict[str, Any]:
         raise SpireError(f"{path}: is a directory, a mixture file was expected") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SpireError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    return check_mixture(mixture, str(path), dumpdir)
+    return check_mixture(_filled(mixture, words or {}), str(path), dumpdir)
+
+
+def _filled(value: Any, words: Mapping[str, str]) -> Any:
+    """A part of a mixture file with words in place of their names in braces."""
+    if isinstance(value, dict):
+        return {key: _filled(one, words) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_filled(one, words) for one in value]
+    if isinstance(value, str):
+        for name, word in words.items():
+            value = value.replace(f"{{{name}}}", word)
+    return value
 
 
 def check_mixture(mixture: Any, where: str, dumpdir: str = "dump") -> Dict[str, Any]:

@@ -1,7 +1,7 @@
 """All that a training obeys, as plain data."""
 
 from dataclasses import dataclass
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Sequence
 
 
 @dataclass
@@ -21,6 +21,7 @@ class TrainingOptions:
     attention: str
     fused_loss: bool
     loss_chunk_tokens: Optional[int]
+    kd_weights: Sequence[float]
     gradient_checkpointing: bool
     lora: Optional[Dict[str, Any]]
     num_epochs: float

@@ -20,6 +20,7 @@ from espnet_spire.train.examples import (
     tokenize,
 )
 from espnet_spire.train.inputs import Input, check_unchanged
+from espnet_spire.train.pairs import PAIRED, answer_of, join_pairs
 from espnet_spire.train.part_files import Batch, write_part
 from espnet_spire.train.selection import FACTS, sample_hash
 from espnet_spire.train.sources import (
@@ -28,6 +29,7 @@ from espnet_spire.train.sources import (
     Stream,
     content_hash,
     conversation,
+    conversations,
     plain_text,
     read_stream,
 )
@@ -35,8 +37,9 @@ from espnet_spire.units.notation import FIRST_CODE_POINT, UNIT_CHARS
 from espnet_spire.units.unit_lines import no_such_unit, parse_lines
 
 # Why an example is rejected, as reports call it.
-NO_UNITS, FORBIDDEN, EMPTY, TOO_LONG, NO_ANSWER, UNUSABLE = (
+NO_UNITS, FORBIDDEN, EMPTY, TOO_LONG, NO_ANSWER, UNUSABLE, NOT_ALIGNED = (
     *("no_units", "forbidden_text", "empty_text", "too_long", "no_answer", "unusable"),
+    "not_aligned",
 )
 # What is tokenised together.
 _BATCH_EXAMPLES, _BATCH_CHARS = 1024, 2**21
@@ -101,14 +104,19 @@ def _encode(
     name, langs = job.stream.source, summary["langs"]
     faults = [_fault(encoder, job, raw) for raw in raws]
     usable = [raw for raw, fault in zip(raws, faults, strict=True) if fault is None]
+    paired = job.stream.task == PAIRED
     tokens = iter(tokenize(encoder, _rendered(encoder, job, usable)))
+    twins = iter(tokenize(encoder, _rendered_twins(job, usable)) if paired else ())
     examples: List[Tokens] = []
+    teachers: List[Tokens] = []
     keys, owners, places = [], [], []
     for raw, fault in zip(raws, faults, strict=True):
         summary["content"] = (summary["content"] + content_hash(raw)) % 2**64
         if fault is None:
             example = next(tokens)
+            twin = next(twins, None)
             length = full_length(encoder, example)
+            length += full_length(encoder, twin) if paired else 0
             if length > job.max_length and job.stream.settings.get("too_long") == "cut":
                 example = cut_off(encoder, example, job.max_length)
                 summary["cut"] += 1
@@ -117,11 +125,15 @@ def _encode(
                 fault = TOO_LONG, f"{length} tokens, max_length is {job.max_length}"
             if example.spans is not None and not example.spans:
                 fault = NO_ANSWER, "there is no answer in it to learn"
+            elif fault is None and paired and answer_of(example) != answer_of(twin):
+                fault = NOT_ALIGNED, "the translation's tokens after speech and text differ"
         key = f"{name}:{raw.key}"
         if fault is not None:
             summary["rejected"].append((key, *fault))
             continue
         examples.append(example)
+        if paired:
+            teachers.append(twin)
         keys.append(key)
         if raw.lang not in langs:
             langs.append(raw.lang)
@@ -132,9 +144,11 @@ def _encode(
     ids, spans = assemble(encoder, examples)
     facts = np.empty(len(examples), FACTS)
     facts["place"], facts["lang"] = np.fromiter(places, np.uint64, len(places)), owners
-    facts["length"] = np.diff(ids.offsets)
     widths = spans.values[1::2] - spans.values[::2]
     facts["targets"] = np.add.reduceat(widths, spans.offsets[:-1] // 2)
+    if paired:
+        ids, spans = join_pairs((ids, spans), assemble(encoder, teachers))
+    facts["length"] = np.diff(ids.offsets)
     return Batch(ids, spans, facts, [langs[owner] for owner in owners], keys)
 
 
@@ -182,3 +196,9 @@ def _rendered(encoder: Encoder, job: Job, raws: List[Raw]) -> List[Rendered]:
         else:
             result.append(render_pieces(chatml_pieces(conversation(job.stream, raw, one)), row))
     return result
+
+
+def _rendered_twins(job: Job, raws: List[Raw]) -> List[Rendered]:
+    """What the teachers of pairs read."""
+    twins = [conversations(job.stream, raw, ())[1] for raw in raws]
+    return [render_pieces(chatml_pieces(turns)) for turns in twins]

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from espnet_spire.text import prompts
+from espnet_spire.train.pairs import PAIRED
 from espnet_spire.train.selection import sample_position
 from espnet_spire.train.sharegpt import read_conversations
 from espnet_spire.units.unit_files import join_units
 from espnet_spire.utils.datadir import TEXT, iter_table, translation_file
 from espnet_spire.utils.errors import SpireError
 
-SPEECH_TASKS = ("asr", "st", "st_multi_turn")
+SPEECH_TASKS = ("asr", "st", "st_multi_turn", PAIRED)
 
 
 class Stream(NamedTuple):
@@ -218,11 +219,19 @@ def plain_text(stream: Stream, raw: Raw, units: Sequence[int]) -> str:
     return raw.texts[0]
 
 
+def conversations(stream: Stream, raw: Raw, units: Sequence[int]) -> List[List[prompts.Turn]]:
+    """The ChatML form of an example, with these units in it; of a pair: student's, teacher's."""
+    both = [conversation(stream, raw, units)]
+    if stream.task == PAIRED:
+        both.append(_mt_conversation(stream, raw))
+    return both
+
+
 def conversation(stream: Stream, raw: Raw, units: Sequence[int]) -> List[prompts.Turn]:
-    """The ChatML form of an example, with these units in it."""
+    """The ChatML form of an example, with these units in it; of a pair: the student's."""
     if stream.task == "asr":
         return prompts.asr_conversation(units, raw.texts[0], stream.language)
-    if stream.task == "st":
+    if stream.task in ("st", PAIRED):
         return prompts.st_conversation(units, stream.target, raw.texts[1])
     if stream.task == "st_multi_turn":
         transcript, translation = raw.texts
@@ -230,10 +239,10 @@ def conversation(stream: Stream, raw: Raw, units: Sequence[int]) -> List[prompts
             units, transcript, stream.target, translation, stream.language
         )
     if stream.task == "mt":
-        return [
-            prompts.Turn(
-                "user", prompts.mt_instruction(stream.language, stream.target, raw.texts[0])
-            ),
-            prompts.Turn("assistant", raw.texts[1]),
-        ]
+        return _mt_conversation(stream, raw)
     return raw.turns
+
+
+def _mt_conversation(stream: Stream, raw: Raw) -> List[prompts.Turn]:
+    instruction = prompts.mt_instruction(stream.language, stream.target, raw.texts[0])
+    return [prompts.Turn("user", instruction), prompts.Turn("assistant", raw.texts[1])]

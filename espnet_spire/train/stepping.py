@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, NamedTuple, Tuple
 
 import numpy as np
 import torch
@@ -11,21 +11,27 @@ import torch
 from espnet_spire.train.collate import PackedRows, collate
 from espnet_spire.train.distributed import Ranks
 from espnet_spire.train.engine import unclipped_norm
-from espnet_spire.train.losses import GroupLosses
+from espnet_spire.train.losses import GroupLosses, loss_groups
 from espnet_spire.train.options import TrainingOptions
+from espnet_spire.train.pairs import KdWeights
 from espnet_spire.train.plan import micro_batches, share_of_rank
 from espnet_spire.train.schedule import learning_rate
-from espnet_spire.train.store import ExampleStore, documents_of
+from espnet_spire.train.store import ExampleStore, documents_of, students_of
 from espnet_spire.train.throughput import memory_gib, model_size, peak_flops, step_flops
 from espnet_spire.utils.ahead import one_ahead
 from espnet_spire.utils.errors import SpireError
 
+if TYPE_CHECKING:
+    from espnet_spire.model.causal_lm import LossOutput
+
 
 class Piece(NamedTuple):
-    """One forward pass of one rank: its rows and the examples in them, in order."""
+    """One forward pass of one rank: its rows and the examples in them, in order; ``students`` are
+    the documents that learn from the next one, which is of the same example."""
 
     rows: PackedRows
     indices: np.ndarray
+    students: np.ndarray
 
 
 class Stepper:
@@ -48,7 +54,8 @@ class Stepper:
         pad_id: int,
     ) -> None:
         self._engine, self._ranks, self._options = engine, ranks, options
-        self._groups, self._pad_id = groups, pad_id
+        self._groups, self._first_group = loss_groups(groups, KdWeights(*options.kd_weights))
+        self._pad_id = pad_id
         self._size = model_size(engine.module.lm)
         dtype = getattr(torch, options.dtype)
         self._peak = peak_flops(ranks.device, dtype, options.peak_tflops) * ranks.world_size
@@ -96,7 +103,7 @@ class Stepper:
                 self._engine.set_gradient_accumulation_boundary(last)
                 # DeepSpeed averages gradients over ranks; the sum over ranks is wanted.
                 self._engine.backward(output.loss_sum * (self._ranks.world_size / num_targets))
-                done.append((piece.indices, output.document_loss))
+                done.append((piece, output))
                 if last:
                     report = self._report(store, done, number)
                     plain = self._engine.zero_optimization_stage() == 0
@@ -137,7 +144,7 @@ class Stepper:
             pieces = self._pieces(sequences, store.lengths(np.concatenate(sequences)))
             for piece in one_ahead(self._collated(store, pieces)):
                 with self._out_of_memory(number, piece):
-                    done.append((piece.indices, self._forward(piece).document_loss))
+                    done.append((piece, self._forward(piece)))
         report = self._report(store, done, number)
         return {f"valid_{name}": value for name, value in report.items()}
 
@@ -157,29 +164,40 @@ class Stepper:
     def _collated(self, store: ExampleStore, pieces: List[List[np.ndarray]]) -> Iterator[Piece]:
         for piece in pieces:
             indices = np.concatenate(piece) if piece else np.array([], dtype=np.int64)
-            yield Piece(collate(documents_of(store, piece), self._pad_id), indices)
+            rows = collate(documents_of(store, piece), self._pad_id)
+            yield Piece(rows, indices, students_of(store, indices))
 
     def _forward(self, piece: Piece):
         tensors = {k: v.to(self._ranks.device) for k, v in piece.rows._asdict().items()}
-        return self._engine(**tensors, num_documents=len(piece.indices))
+        if len(piece.students):
+            tensors["students"] = torch.from_numpy(piece.students).to(self._ranks.device)
+        return self._engine(**tensors, num_documents=len(piece.indices) + len(piece.students))
 
     def _report(
-        self, store: ExampleStore, done: List[Tuple[np.ndarray, torch.Tensor]], number: int
+        self, store: ExampleStore, done: List[Tuple[Piece, "LossOutput"]], number: int
     ) -> Dict[str, float]:
         """Losses over all ranks; one that is not finite ends the run before a step is taken.
 
         Args:
-            done: the examples of each forward pass and their losses, which stay on the device
-                until here: waiting for them after each pass would leave it idle.
+            done: each forward pass and its losses, which stay on the device until here: waiting
+                for them after each pass would leave it idle.
         """
         losses = GroupLosses(self._groups)
-        numbers = [self._groups.index(group) for group in store.groups]
-        for indices, document_loss in done:
+        numbers = np.array([self._first_group[group] for group in store.groups])
+        for piece, output in done:
+            indices, students = piece.indices, piece.students
+            # The example of each document: pairs have two in a row; then those of the divergences.
+            count = len(indices) + len(students)
+            is_first = ~np.isin(np.arange(count), students + 1)
+            example = np.cumsum(is_first) - 1
+            example = np.concatenate([example, example[students]])
+            part = np.concatenate([np.where(is_first, 0, 1), np.full(len(students), 2)])
+            groups = np.array([store.group(index) for index in indices], np.int64)
             losses.add(
-                [numbers[store.group(index)] for index in indices],
-                document_loss.cpu().numpy(),
-                store.num_targets(indices),
-                keys=lambda which, indices=indices: [store.key(indices[n]) for n in which],
+                numbers[groups[example]] + part,
+                torch.cat([output.document_loss, output.divergence]).cpu().numpy(),
+                store.num_targets(indices)[example],
+                keys=lambda which, of=indices[example]: [store.key(of[n]) for n in which],
             )
         losses.sums = self._ranks.sum(torch.from_numpy(losses.sums)).numpy()
         if not np.isfinite(losses.sums).all():

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from espnet_spire.train.assemble import DATASET
 from espnet_spire.train.collate import Document
+from espnet_spire.train.pairs import PAIRED, split_pair
 from espnet_spire.train.part_files import SCHEMA
 from espnet_spire.utils.atomic import PathLike
 from espnet_spire.utils.errors import SpireError
@@ -22,6 +23,8 @@ class ExampleStore:
     Attributes:
         path: the same.
         groups: all pairs (task, language) that occur, sorted: the same list on every rank.
+        has_pairs: whether some examples are pairs of documents, see
+            :mod:`espnet_spire.train.pairs`.
         fingerprint: tells these examples from others that were made in their place.
 
     Raises:
@@ -38,6 +41,7 @@ class ExampleStore:
         self.groups: List[Tuple[str, str]] = sorted(
             zip(found["task"].to_pylist(), found["lang"].to_pylist(), strict=True)
         )
+        self.has_pairs = any(task == PAIRED for task, _ in self.groups)
         self._group_numbers = {pair: number for number, pair in enumerate(self.groups)}
 
     def __len__(self) -> int:
@@ -57,11 +61,28 @@ class ExampleStore:
         spans = self._columns["target_spans"].sublist(index)
         ends = np.diff(spans, prepend=1, append=len(ids))
         if len(spans) % 2 or len(spans) == 0 or ends.min() < 0:
-            raise SpireError(
-                f"{self.path}: example {self.key(index)} has target_spans {spans.tolist()} of"
-                f" {len(ids)} tokens; make the examples anew with make_examples"
-            )
+            raise self._unsound(index, ids, spans)
         return Document(ids, spans.reshape(-1, 2))
+
+    def documents(self, index: int) -> List[Document]:
+        """What is attended to as a whole: one example, or student and teacher of a pair."""
+        whole = self.document(index)
+        if not self.is_pair(index):
+            return [whole]
+        pair = split_pair(*whole)
+        if pair is None:
+            raise self._unsound(index, *whole)
+        return [Document(*part) for part in pair]
+
+    def is_pair(self, index: int) -> bool:
+        """Whether an example is a pair of documents."""
+        return self.has_pairs and self._columns["task"].value(index) == PAIRED
+
+    def _unsound(self, index: int, ids: np.ndarray, spans: np.ndarray) -> SpireError:
+        return SpireError(
+            f"{self.path}: example {self.key(index)} has target_spans {spans.tolist()} of"
+            f" {len(ids)} tokens; make the examples anew with make_examples"
+        )
 
     def group(self, index: int) -> int:
         """Number in ``groups`` of the example's task and language."""
@@ -75,7 +96,17 @@ class ExampleStore:
 
 def documents_of(store: ExampleStore, sequences: Sequence[np.ndarray]) -> List[List[Document]]:
     """The documents of each sequence of example numbers, for :func:`collate`."""
-    return [[store.document(index) for index in sequence] for sequence in sequences]
+    return [[part for index in row for part in store.documents(index)] for row in sequences]
+
+
+def students_of(store: ExampleStore, indices: Sequence[int]) -> np.ndarray:
+    """Numbers of the documents that learn from the next one, int64, shape (P,).
+
+    Args:
+        indices: examples, in the order of their documents.
+    """
+    pairs = np.fromiter((store.is_pair(index) for index in indices), bool, len(indices))
+    return np.flatnonzero(pairs) + np.arange(pairs.sum())
 
 
 def _open_table(path: Path) -> Tuple[pa.Table, str]:

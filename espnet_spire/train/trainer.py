@@ -136,6 +136,8 @@ class _Run:
             start_model=self.ranks.on_first(lambda: model_digest(options.model)),
             total_steps=self.total_steps,
         )
+        if self.store.has_pairs:  # others do not depend on them
+            self.facts["settings"]["kd_weights"] = [float(value) for value in options.kd_weights]
         self.start: Start = self.ranks.on_first(
             lambda: find_start(
                 self.output_dir,

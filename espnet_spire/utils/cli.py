@@ -54,6 +54,29 @@ def str2bool(value: str) -> bool:
     raise argparse.ArgumentTypeError(f"{value!r} is neither true nor false")
 
 
+def assignment(word: str) -> Tuple[str, str]:
+    """``name=value``, for options that take several of them."""
+    name, equals, value = word.partition("=")
+    if not name.isidentifier() or not equals:
+        raise argparse.ArgumentTypeError(f"{word!r} is not NAME=VALUE")
+    return name, value
+
+
+def add_mixture_options(parser: argparse.ArgumentParser) -> None:
+    """The options of everything that reads a mixture file."""
+    parser.add_argument("--mixture", required=True, help="YAML, see espnet_spire/train/mixture.py")
+    parser.add_argument("--units_name", required=True, help="unit file's name in a data dir")
+    parser.add_argument("--dumpdir", default="dump", help="what {dumpdir} in a mixture stands for")
+    parser.add_argument(
+        "--words",
+        nargs="+",
+        type=assignment,
+        default=[],
+        metavar="NAME=VALUE",
+        help="what other {NAME} in a mixture stand for, e.g. speech_lang=bem",
+    )
+
+
 def add_shard_options(parser: argparse.ArgumentParser) -> None:
     """The options of every stage that can be spread over processes and machines."""
     parser.add_argument("--num_shards", type=int, default=1, help="into how many jobs it is split")

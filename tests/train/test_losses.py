@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from espnet_spire.train.losses import GroupLosses
+from espnet_spire.train.losses import Group, GroupLosses, loss_groups
 
-GROUPS = [("asr", "en"), ("st", "en-de"), ("st", "en-fr"), ("mono", "de")]
+GROUPS = [Group("asr", "en"), Group("st", "en-de"), Group("st", "en-fr"), Group("mono", "de")]
 
 
 def names(which):

@@ -91,7 +91,7 @@ def test_dumpdir_stands_in_every_path(tmp_path):
         (plain({**ASR, "too_long": "cut"}), ["source asr", "'too_long' is not for task asr"]),
         (plain({**MONO, "too_long": "split"}), ["source mono", "too_long: 'split'"]),
         (plain({**ASR, "with_units": True}), ["source asr", "task asr but for chat"]),
-        (plain({**ASR, "uniform": True}), ["source asr", "for st, st_multi_turn, mt, mono"]),
+        (plain({**ASR, "uniform": True}), ["source asr", "for st, st_multi_turn, st_kd, mt, mono"]),
         (mixture({**CHAT, "data_dir": "d"}), ["source chat", "'data_dir' is not for task chat"]),
         (plain({**MONO, "data_dir": "d"}), ["source mono", "'data_dir' is not for task mono"]),
         (plain({**MT, "data_dir": "d"}), ["source mt", "task mt but for asr, st, st_multi_turn"]),
@@ -242,3 +242,15 @@ def test_languages_beyond_the_ten():
             check_mixture(mixture({**source, "speech_lang": "gle", "targets": targets}), "m")
     with pytest.raises(SpireError, match="'mt-mlt' is no translation"):
         check_mixture(mixture({**MT, "pairs": ["mt-mlt"]}), "m")
+
+
+def test_words_in_braces(tmp_path):
+    st = {**ST, "speech_lang": "{speech_lang}", "targets": ["{target_lang}"]}
+    mt = {**MT, "pairs": ["{speech_lang}-{target_lang}"], "text_dir": "{dumpdir}/{speech_lang}"}
+    words = {"speech_lang": "aeb", "target_lang": "en"}
+    assert load(tmp_path, mixture(st, mt), words=words)["sources"] == [
+        {**ST, "speech_lang": "aeb", "targets": ["en"]},
+        {**MT, "pairs": ["aeb-en"], "text_dir": "dump/aeb"},
+    ]
+    with pytest.raises(SpireError, match="language '{speech_lang}' is unknown"):
+        load(tmp_path, mixture(st), words={"target_lang": "en"})

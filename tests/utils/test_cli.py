@@ -7,6 +7,7 @@ import pytest
 from espnet_spire.utils import cli
 from espnet_spire.utils.cli import (
     ArgumentParser,
+    add_mixture_options,
     add_shard_options,
     check_shard,
     default_device,
@@ -49,6 +50,19 @@ def test_one_line_on_a_bad_option(words, capsys):
     assert message.startswith("error: tool: ") and message.endswith("(--help lists all options)\n")
     assert message.count("\n") == 1
     assert words[0] in message
+
+
+def test_words_of_a_mixture(capsys):
+    result = ArgumentParser(prog="tool")
+    add_mixture_options(result)
+    needed = ["--mixture", "m", "--units-name", "u"]
+    assert result.parse_args(needed).words == []
+    words = result.parse_args([*needed, "--words", "speech_lang=bem", "a=b=c", "x="]).words
+    assert words == [("speech_lang", "bem"), ("a", "b=c"), ("x", "")]
+    for wrong in ("bem", "=bem", "a b=c"):
+        with pytest.raises(SystemExit):
+            result.parse_args([*needed, "--words", wrong])
+        assert f"{wrong!r} is not NAME=VALUE" in capsys.readouterr().err
 
 
 def test_help_shows_defaults(capsys):

@@ -1,0 +1,196 @@
+"""Whole trainings with pairs: ranks, ZeRO stages, weights, kills."""
+
+import json
+import signal
+import subprocess
+import time
+
+import pytest
+import torch
+from helpers_lm import (
+    UNITS_NAME,
+    make_data_dir,
+    process_environment,
+    read_history_lines,
+    run_training,
+    train_command,
+)
+
+TOTAL = 12
+
+
+def make(lm_dir, out):
+    """24 pairs and 10 ordinary examples; several micro-batches a step, some without a pair."""
+    from transformers import AutoTokenizer
+
+    from espnet_spire.train.build import build_examples
+
+    data = str(make_data_dir(out / "data"))
+    tokenizer = AutoTokenizer.from_pretrained(lm_dir)
+    asr = {"name": "asr", "task": "asr", "data_dir": data, "max_examples": 10}
+    st = {"name": "st", "data_dir": data, "targets": ["de"]}
+    for name, task in (("pairs", "st_kd"), ("plain", "st")):
+        mixture = {"format": "chatml", "max_length": 256, "sources": [asr, {**st, "task": task}]}
+        build_examples(mixture, tokenizer, out / name, units_name=UNITS_NAME)
+    for stage in range(4):
+        config = {"zero_optimization": {"stage": stage}}
+        (out / f"zero{stage}.json").write_text(json.dumps(config))
+    return [
+        *("--ngpu", "0", "--model", str(lm_dir), "--use_tensorboard", "false"),
+        *("--sequence_length", "256", "--batch_sequences", "5", "--micro_batch_tokens", "256"),
+        *("--max_steps", str(TOTAL), "--num_epochs", "9", "--learning_rate", "4e-3"),
+        *("--warmup_steps", "2", "--seed", "3", "--save_interval_steps", "3"),
+        *("--eval_interval_steps", "6", "--loss_chunk_tokens", "20"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def distilled(lm_dir, tmp_path_factory):
+    """``(folder, options)`` and an undisturbed run ``zero1`` with the weights 1, 1, 2."""
+    folder = tmp_path_factory.mktemp("distilled")
+    options = make(lm_dir, folder)
+    pairs = str(folder / "pairs")
+    with_pairs = [*options, "--train_examples", pairs, "--valid_examples", pairs]
+    run_training(with_pairs, folder / "zero1", folder / "zero1.json")
+    return folder, options, with_pairs
+
+
+def nearly(expected, found, rel=1e-5):
+    assert len(expected) == len(found)
+    for one, two in zip(expected, found, strict=True):
+        assert one.keys() == two.keys()
+        for name in one:
+            assert two[name] == pytest.approx(one[name], rel=rel, abs=1e-7), (one["step"], name)
+
+
+def test_losses_of_student_teacher_and_divergence_are_on_record(distilled):
+    entries = read_history_lines(distilled[0] / "zero1")
+    steps = [entry for entry in entries if "loss" in entry]
+    assert len(steps) == TOTAL
+    for entry in steps:
+        assert {"loss_st", "loss_mt", "loss_kd", "loss_kd.en-de"} <= entry.keys()
+        assert "loss_st_kd" not in entry
+    valid = [entry for entry in entries if "valid_loss" in entry]
+    assert [entry["step"] for entry in valid] == [6, 12]
+    assert valid[1]["valid_loss_st"] < valid[0]["valid_loss_st"]
+    assert valid[1]["valid_loss_mt"] < valid[0]["valid_loss_mt"]
+    # With one task the loss is the weighted sum of its three.
+    from espnet_spire.train.store import ExampleStore
+
+    store = ExampleStore(distilled[0] / "pairs")
+    targets = {task: 0 for task, _ in store.groups}
+    for index in range(len(store)):
+        task = store.groups[store.group(index)][0]
+        targets[task] += int(store.num_targets([index])[0])
+    for entry in valid:
+        st, mt, kd = (entry[f"valid_loss_{name}"] for name in ("st", "mt", "kd"))
+        pairs = targets["st_kd"] * (st + mt + 2 * kd)
+        total = (targets["asr"] * entry["valid_loss_asr"] + pairs) / sum(targets.values())
+        assert entry["valid_loss"] == pytest.approx(total, rel=1e-5)
+
+
+@pytest.mark.parametrize("stage, ranks", [(0, 1), (3, 2), (2, 2)])
+def test_stages_and_ranks_agree(distilled, tmp_path, stage, ranks):
+    """Two ranks share an odd number of micro-batches, and some hold no pair."""
+    folder, _, options = distilled
+    run_training(options, tmp_path / "run", folder / f"zero{stage}.json", ranks=ranks)
+    nearly(read_history_lines(folder / "zero1"), read_history_lines(tmp_path / "run"))
+
+
+def test_chunks_packing_and_checkpointing_change_nothing(distilled, tmp_path):
+    """Of the first loss: later ones see other batches without packing."""
+    folder, _, options = distilled
+    expected = read_history_lines(folder / "zero1")
+    others = ["--loss_chunk_tokens", "1000", "--gradient_checkpointing", "true"]
+    run_training([*options, *others], tmp_path / "whole", folder / "zero1.json")
+    nearly(expected, read_history_lines(tmp_path / "whole"))
+    common = [*options, "--max_steps", "1", "--learning_rate", "1e-12"]
+    found = []
+    for packing in ("true", "false"):
+        run = tmp_path / packing
+        run_training([*common, "--packing", packing], run, folder / "zero1.json")
+        found.append(read_history_lines(run)[-1])
+    assert found[0] == pytest.approx(found[1], rel=1e-6)
+
+
+def test_weights_1_0_0_are_ordinary_training(distilled, tmp_path):
+    """The same examples, one a sequence, in the same order: a pair or its ST alone."""
+    folder, options, _ = distilled
+    plain = ["--packing", "false", "--micro_batch_tokens", "1024"]
+    runs = []
+    for name, weights in (("pairs", ["--kd_weights", "1", "0", "0"]), ("plain", [])):
+        more = [*options, *plain, *weights, "--train_examples", str(folder / name)]
+        run_training(more, tmp_path / name, folder / "zero1.json")
+        runs.append(read_history_lines(tmp_path / name))
+    for one, two in zip(*runs, strict=True):
+        for name in ("loss", "loss_st", "loss_asr", "grad_norm"):
+            assert one.get(name) == pytest.approx(two.get(name), rel=1e-4), (one["step"], name)
+
+
+def test_distillation_lowers_the_divergence(distilled, tmp_path):
+    folder, _, options = distilled
+    found = {}
+    for weight in ("0", "20"):
+        run = tmp_path / weight
+        weights = ["--kd_weights", "1", "1", weight]
+        run_training([*options, *weights], run, folder / "zero1.json")
+        found[weight] = read_history_lines(run)[-1]["valid_loss_kd"]
+    assert found["20"] < 0.8 * found["0"]
+
+
+def test_a_killed_run_goes_on_bit_for_bit(distilled, tmp_path):
+    folder, _, options = distilled
+    run = tmp_path / "run"
+    command = train_command(options, run, folder / "zero1.json")
+    process = subprocess.Popen(
+        command, env=process_environment(), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    history = run / "history.jsonl"
+    while not history.exists() or history.read_text().count('"lr"') < 5:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    log = run_training(options, run, folder / "zero1.json")
+    assert f"of {TOTAL}" in log and "resumed at step" in log
+    assert read_history_lines(run) == read_history_lines(folder / "zero1")
+    states = [
+        torch.load(path / f"step_{TOTAL}/mp_rank_00_model_states.pt", weights_only=False)["module"]
+        for path in (folder / "zero1", run)
+    ]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_other_weights_are_another_course_only_where_there_are_pairs(distilled, tmp_path):
+    folder, options, with_pairs = distilled
+    done = subprocess.run(
+        train_command(
+            [*with_pairs, "--kd_weights", "1", "1", "3"], folder / "zero1", folder / "zero1.json"
+        ),
+        env=process_environment(),
+        capture_output=True,
+        text=True,
+    )
+    said = done.stderr.strip().splitlines()[-1]
+    assert done.returncode != 0
+    assert "started with kd_weights [1.0, 1.0, 2.0], now it is [1.0, 1.0, 3.0]" in said
+    plain = [*options, "--train_examples", str(folder / "plain"), "--max_steps", "1"]
+    run_training(plain, tmp_path / "run", folder / "zero1.json")
+    log = run_training(
+        [*plain, "--kd_weights", "1", "1", "3"], tmp_path / "run", folder / "zero1.json"
+    )
+    assert "is finished already" in log
+
+
+def test_adapters_and_bfloat16_in_parts(distilled, tmp_path):
+    folder, _, options = distilled
+    ways = {
+        "lora": (2, ["--lora", "r=4", "--lora", "dropout=0.1", "--gradient_checkpointing", "true"]),
+        "bfloat16": (3, ["--dtype", "bfloat16"]),
+    }
+    for name, (stage, more) in ways.items():
+        run = tmp_path / name
+        run_training([*options, *more], run, folder / f"zero{stage}.json")
+        losses = [entry["loss"] for entry in read_history_lines(run) if "loss" in entry]
+        assert len(losses) == TOTAL and losses[-1] < 0.9 * losses[0]
