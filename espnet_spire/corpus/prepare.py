@@ -1,12 +1,14 @@
 """A split of a corpus to a Kaldi data directory: read, checked, ruled, written (stage 1)."""
 
 import logging
+import math
 import os
 from collections import Counter
 from pathlib import Path
 from typing import IO, Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Union
 
 from espnet_spire.corpus.records import (
+    TO_THE_END,
     Corpus,
     Fault,
     Item,
@@ -18,7 +20,7 @@ from espnet_spire.corpus.records import (
 )
 from espnet_spire.corpus.rules import Result, Rule, Setting
 from espnet_spire.corpus.tables import write_utterances
-from espnet_spire.units.rxfilename import is_pipe
+from espnet_spire.units.rxfilename import ark_place, is_pipe
 from espnet_spire.utils.atomic import PathLike, atomic_dir, disk_errors, write_json
 from espnet_spire.utils.datadir import REJECTED, write_rejected
 from espnet_spire.utils.errors import SpireError
@@ -54,7 +56,7 @@ class Count:
     def add(self, utterance: Utterance) -> None:
         self.utterances += 1
         known = utterance.seconds
-        if utterance.recording is not None:
+        if utterance.recording is not None and utterance.end != TO_THE_END:
             known = utterance.end - utterance.start
         if self._seconds is not None:
             self._seconds = None if known is None else self._seconds + known
@@ -94,9 +96,10 @@ def prepare_split(corpus: Corpus, request: Request, out: PathLike) -> Dict[str, 
         work.mkdir()
         items = corpus.read(request.root, split.name, request.targets)
         items = progress(items, desc=name, unit="utt")
+        empty = _EmptyTranslations(name)
         left_out = aside / LEFT_OUT
         with disk_errors(left_out), open(left_out, "w", encoding="utf-8") as listed:
-            marked = _Kept(items, listed)
+            marked = _Kept(empty.without(items), listed)
             usable = _usable(marked, rejected, empty_text=split.whole)
             stream = _counted(_unique(usable, rejected, work), counts[0])
             for rule in request.rules:
@@ -147,7 +150,7 @@ def prepare_split(corpus: Corpus, request: Request, out: PathLike) -> Dict[str, 
     return report
 
 
-class EmptyTranslations:
+class _EmptyTranslations:
     """Takes them out of utterances, which stay, and says where there were some."""
 
     def __init__(self, name: str) -> None:
@@ -195,7 +198,7 @@ def _usable(
         if reason is None and not utterance.text and not empty_text:
             reason = "empty transcript"
         if reason is None and utterance.audio != checked:
-            if is_pipe(utterance.audio) or os.path.isfile(utterance.audio):
+            if _may_be_read(utterance.audio):
                 checked = utterance.audio
             else:
                 reason = f"{utterance.audio}: no such audio file"
@@ -208,10 +211,17 @@ def _usable(
 def _part_reason(utterance: Utterance) -> Optional[str]:
     """Why this cannot be a part of a recording, or ``None``."""
     start, end = utterance.start, utterance.end
+    if end == TO_THE_END and start >= 0:
+        end = start + 1
     # round() as tables.py does; also of a time that is no number nothing is true
-    if not 0 <= round(start, 3) < round(end, 3):
+    if not 0 <= round(start, 3) < round(end, 3) < math.inf:
         return f"{start} s to {end} s is no part of a recording"
     return check_key(utterance.recording) and f"recording {utterance.recording!r} is no single word"
+
+
+def _may_be_read(audio: str) -> bool:
+    place = ark_place(audio)
+    return is_pipe(audio) or os.path.isfile(audio if place is None else place[0])
 
 
 def _unique(
