@@ -36,6 +36,9 @@ option "valid_set=dev|validation set"
 option "test_sets=test|test sets"
 option "text_test_sets=|test sets without audio, data/<set>/text.tc.<lang>"
 option "speech_lang=en|language that is spoken"
+option "target_lang=|language that speech is translated into, in recipes for one pair of languages"
+option "cpt_first=true|false: IT starts from the extended model, spirefull becomes towerfull"
+option "distill=false|true: in IT speech translation learns from MT too (variant <variant>_kd)"
 option "local_data_opts=|passed on to local/data.sh"
 option "local_models_opts=|passed on to local/models.sh, which makes models available"
 option "audio_format=flac|of formatted audio: flac or wav"
@@ -133,7 +136,7 @@ done
 for name in nj inference_nj; do
     [ "${!name}" -ge 1 ] || die "--${name} ${!name}: at least one process is needed"
 done
-for name in skip_data_prep skip_train skip_eval gpu_inference dry_run; do
+for name in skip_data_prep skip_train skip_eval gpu_inference dry_run cpt_first distill; do
     [[ "${!name}" =~ ^(true|false)$ ]] || die "--${name} ${!name}: choose true or false"
 done
 case "${variant}" in
@@ -166,6 +169,18 @@ if [ -n "${recipe}" ]; then
     done <<<"${follows}"
 fi
 
+if ! ${cpt_first}; then
+    [[ "${variant}" =~ ^(spire|tower)full$ ]] || die "--cpt_first false: not for --variant ${variant}"
+    variant=towerfull
+fi
+without_cpt=false
+[ "${variant}" = towerfull ] && without_cpt=true
+${distill} && variant+=_kd
+mixture_words=("speech_lang=${speech_lang}") # {speech_lang} in mixtures and jobs
+[ -n "${target_lang}" ] && mixture_words+=("target_lang=${target_lang}")
+for word in "${mixture_words[@]}"; do
+    inference_jobs="${inference_jobs//"{${word%%=*}}"/"${word#*=}"}"
+done
 skip=" ${skip_stages} "
 ${skip_data_prep} && skip+="1 2 4 6 7 9 "
 ${skip_train} && skip+="3 5 8 10 11 "
@@ -277,7 +292,7 @@ config_tag() { basename "$1" .yaml; }
 cpt_dir="${expdir}/spire_cpt_${cpt_tag:-$(config_tag "${cpt_config}")}"
 it_dir="${expdir}/spire_it_${variant}_${it_tag:-$(config_tag "${it_config}")}"
 it_start="${cpt_dir}/hf"
-[ "${variant}" = towerfull ] && it_start="${extended}"
+${without_cpt} && it_start="${extended}"
 all_sets="${train_set} ${valid_set} ${test_sets}"
 read -r -a all_sets_array <<<"${all_sets}"
 each() { # each PREFIX SUFFIX NAME… -> array "list"
@@ -431,13 +446,14 @@ fi
 examples() { # examples STEP MIXTURE OUT
     local files sources=()
     files="$("${python}" -m espnet_spire.bin.mixture_inputs --mixture "$2" \
-        --units_name "${units_name}" --variant "${variant}" --dumpdir "${dumpdir}")"
+        --units_name "${units_name}" --variant "${variant}" --dumpdir "${dumpdir}" \
+        --words "${mixture_words[@]}")"
     mapfile -t sources <<<"${files}"
     step "$1" "run the stages before this one" "$2" "${extended}/tokenizer.json" \
         "${extended}/spire.json" "${sources[@]}" makes "$3" -- \
         "${python}" -m espnet_spire.bin.make_examples --mixture "$2" --model "${extended}" \
-        --units_name "${units_name}" --variant "${variant}" --dumpdir "${dumpdir}" --nj "${nj}" \
-        --out "$3"
+        --units_name "${units_name}" --variant "${variant}" --dumpdir "${dumpdir}" \
+        --words "${mixture_words[@]}" --nj "${nj}" --out "$3"
 }
 # train STEP CONFIG ARGUMENTS MODEL EXAMPLES VALID OUT
 train() {
@@ -459,7 +475,7 @@ cpt_valid="" it_valid=""
 [ -n "${it_valid_mixture}" ] && it_valid="${dumpdir}/it_valid"
 
 # TowerFull is instruction tuning without continued pre-training.
-if [ "${variant}" != towerfull ]; then
+if ! ${without_cpt}; then
     if runs_stage 7; then
         title 7 "examples for continued pre-training"
         variant="" examples "7 examples" "${cpt_mixture}" "${dumpdir}/cpt"

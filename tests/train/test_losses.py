@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from espnet_spire.train.losses import Group, GroupLosses, loss_groups
+from espnet_spire.train.losses import Group, GroupLosses
 
 GROUPS = [Group("asr", "en"), Group("st", "en-de"), Group("st", "en-fr"), Group("mono", "de")]
 
