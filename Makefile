@@ -9,7 +9,7 @@ RUN = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" ./run.sh
 # Threads that wait must sleep: spinning ones stop each other when a machine is shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: mini mini-ablations test lint install clean
+.PHONY: mini mini-ablations test comet-env test-comet lint install clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -17,6 +17,8 @@ help:
 	@echo "make mini            install, then all of SPIRE on one CPU, offline"
 	@echo "make mini-ablations  the same, then the paper's three ablations"
 	@echo "make test            install, then the tests"
+	@echo "make comet-env       COMET in an environment of its own, for CometKiwi"
+	@echo "make test-comet      the same, then its tests"
 	@echo "make lint            ruff, and shellcheck where it is installed"
 
 install: $(INSTALLED)
@@ -39,6 +41,22 @@ mini-ablations: mini
 test: $(INSTALLED)
 	$(VENV)/bin/python -m pytest -q tests
 
+# COMET's pins are not ours, so it is called as a command in an environment of its own.
+COMET_VENV := .venv-comet
+COMET_INSTALLED := $(COMET_VENV)/.installed
+
+comet-env: $(COMET_INSTALLED)
+
+$(COMET_INSTALLED): constraints-comet.txt
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is not installed; give another with PYTHON=…" >&2; exit 1; }
+	$(PYTHON) -m venv $(COMET_VENV)
+	$(COMET_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+		-c constraints-comet.txt unbabel-comet setuptools
+	@touch $@
+
+test-comet: $(INSTALLED) $(COMET_INSTALLED)
+	$(VENV)/bin/python -m pytest -q tests/comet/real_comet.py
+
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -49,4 +67,4 @@ lint: $(INSTALLED)
 	fi
 
 clean:
-	rm -rf $(VENV) *.egg-info
+	rm -rf $(VENV) $(COMET_VENV) *.egg-info

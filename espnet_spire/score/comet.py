@@ -74,7 +74,7 @@ def find_checkpoint(model: str) -> Path:
         if not needed.is_file():
             raise SpireError(
                 f"{model}: {needed} is missing; COMET's layout is hparams.yaml and"
-                f" checkpoints/model.ckpt; {_HOW_TO_GET.format(name=model)}"
+                f" checkpoints/model.ckpt"
             )
     encoder = _pretrained_model(hparams)
     if not Path(encoder).is_dir():
