@@ -22,9 +22,10 @@ Tasks and what they read:
 ``st_multi_turn``  the same: the transcript first, then its translation
 ``st_kd``        the same as ``st``, together with MT of the transcript, whose distributions are
                  what ST learns from (``--kd_weights`` of ``spire_train``)
-``mt``           ``text_dir`` with ``text.tc.<lang>``, ``pairs`` as ``[en-de, de-en]``
+``mt``           ``text_dir`` with ``text.tc.<lang>``, ``pairs`` as ``[en-de, de-en]``; with
+                 ``speech_lang`` it has transcripts, which are read in that language
 ``mono``         ``text_dir`` with ``text.<lang>``, ``langs``; ``too_long: cut`` keeps the first
-                 ``max_length`` tokens of a longer text
+                 ``max_length`` tokens of a longer text; U+2028 in a text is learned as ``\\n``
 ``chat``         ``file``: ShareGPT conversations (JSON lines, a JSON array, Parquet, a directory
                  of ``datasets``); ``with_units: true`` if they hold characters of units
 ===============  ===========================================================================
@@ -69,7 +70,7 @@ _MAY_HAVE = {
     "st": ("translations", "speech_lang", "uniform"),
     "st_multi_turn": ("translations", "speech_lang", "uniform"),
     PAIRED: ("translations", "speech_lang", "uniform"),
-    "mt": ("uniform",),
+    "mt": ("uniform", "speech_lang"),
     "mono": ("uniform", "too_long"),
     "chat": ("with_units",),
 }

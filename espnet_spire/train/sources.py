@@ -14,7 +14,13 @@ from espnet_spire.train.pairs import PAIRED
 from espnet_spire.train.selection import sample_position
 from espnet_spire.train.sharegpt import read_conversations
 from espnet_spire.units.unit_files import join_units
-from espnet_spire.utils.datadir import TEXT, iter_table, translation_file
+from espnet_spire.utils.datadir import (
+    LINE_BREAK,
+    TEXT,
+    iter_table,
+    language_file,
+    translation_file,
+)
 from espnet_spire.utils.errors import SpireError
 
 SPEECH_TASKS = ("asr", "st", "st_multi_turn", PAIRED)
@@ -88,7 +94,10 @@ def streams_of(source: Dict[str, Any], units_name: str) -> List[Stream]:
     elif task == "mt":
         text_dir = Path(source["text_dir"])
         pairs = [pair.split("-") for pair in source["pairs"]]
-        found = [(s, t, [text_dir / translation_file(lang) for lang in (s, t)]) for s, t in pairs]
+        spoken = source.get("speech_lang", "")
+        found = [
+            (s, t, [language_file(text_dir, lang, spoken) for lang in (s, t)]) for s, t in pairs
+        ]
     else:
         speech, data_dir = source.get("speech_lang", "en"), Path(source["data_dir"])
         spoken = [data_dir / TEXT, data_dir / units_name]
@@ -188,7 +197,9 @@ def _read_all(stream: Stream, part: Optional[Part]) -> Iterator[Tuple[str, Raw]]
     if not stream.with_units:
         suffix = f".{stream.lang}"
         for key, values in rows:
-            yield key, Raw(f"{key}{suffix}", stream.lang, tuple(values))
+            # whole documents are mono's alone; a table has a line for each
+            texts = (v.replace(LINE_BREAK, "\n") if stream.task == "mono" else v for v in values)
+            yield key, Raw(f"{key}{suffix}", stream.lang, tuple(texts))
         return
     suffix = f".{stream.target}" if stream.target else ""
     start, end = part.spans[-1] if part else (0, None)

@@ -98,7 +98,7 @@ def test_dumpdir_stands_in_every_path(tmp_path):
         (mixture({**ASR, "targets": ["de"]}), ["source asr", "'targets' is not for task asr"]),
         (mixture({**ASR, "translations": "t"}), ["source asr", "'translations' is not for"]),
         (mixture({**ASR, "file": "f"}), ["source asr", "'file' is not for task asr"]),
-        (mixture({**MT, "speech_lang": "de"}), ["source mt", "'speech_lang' is not for task mt"]),
+        (plain({**MONO, "speech_lang": "de"}), ["source mono", "'speech_lang' is not for"]),
         (mixture({**ST, "targets": ["de", "en"]}), ["source st", "'en' is the language of the"]),
         (mixture({**ST, "speech_lang": "de"}), ["source st", "'de' is the language of the spee"]),
         (mixture({**MT, "pairs": ["en-de", "de-de"]}), ["source mt", "'de-de' is no translation"]),
@@ -200,10 +200,24 @@ CONF = Path(espnet_spire.__file__).parents[1] / "conf"
 
 @pytest.mark.parametrize("path", sorted(CONF.glob("*mixture*.yaml")), ids=lambda path: path.name)
 def test_every_mixture_of_the_recipes_is_valid(path):
-    mix = load_mixture(path, "/somewhere/else")
+    words = {"speech_lang": "bem", "target_lang": "en"} if "lowres" in path.name else {}
+    mix = load_mixture(path, "/somewhere/else", words)
     for source in mix["sources"]:
         assert source.get("data_dir", "/somewhere/else/").startswith("/somewhere/else/")
         assert source.get("translations", "/somewhere/else/").startswith("/somewhere/else/")
+
+
+@pytest.mark.parametrize("name", ["lowres_mixture_it.yaml", "lowres_mini_mixture_it.yaml"])
+def test_distilled_or_not_low_resource_it_has_the_same_examples(name):
+    mix = load_mixture(CONF / name, words={"speech_lang": "aeb", "target_lang": "en"})
+    for start in ("spirefull", "towerfull"):
+        plain = {s["task"]: s for s in sources_of(mix, start)}
+        distilled = {s["task"]: s for s in sources_of(mix, f"{start}_kd")}
+        assert set(plain) == {"asr", "st", "mt"} and set(distilled) == {"asr", "st_kd"}
+        pair, st, mt = distilled["st_kd"], plain["st"], plain["mt"]
+        assert pair["data_dir"] == st["data_dir"] == mt["text_dir"]
+        assert pair["targets"] == st["targets"] == ["en"] and mt["pairs"] == ["aeb-en"]
+        assert {s["speech_lang"] for s in (pair, st, mt)} == {"aeb"}
 
 
 def test_the_papers_cpt_is_five_billion_of_speech_and_one_of_text():

@@ -207,3 +207,17 @@ def test_the_hash_of_an_example_depends_on_all_that_a_corpus_gave():
     ]
     assert content_hash(raw) == content_hash(raw._replace(turns=list(turns)))
     assert len({content_hash(x) for x in (raw, *others)}) == 7
+
+
+def test_mt_of_transcripts(tmp_path):
+    (tmp_path / "wav.scp").write_text("a a.wav\n")
+    (tmp_path / "text").write_text("a mwashibukeni\n")
+    (tmp_path / "text.tc.en").write_text("a good morning\n")
+    source = {"name": "m", "task": "mt", "text_dir": str(tmp_path), "pairs": ["bem-en", "en-bem"]}
+    there, back = streams_of({**source, "speech_lang": "bem"}, "units")
+    assert [(raw.key, raw.texts) for raw in read_stream(there, 0)] == [
+        ("a.bem-en", ("mwashibukeni", "good morning"))
+    ]
+    assert [raw.texts for raw in read_stream(back, 0)] == [("good morning", "mwashibukeni")]
+    (there, _) = streams_of(source, "units")
+    assert there.tables[0] == str(tmp_path / "text.tc.bem")

@@ -1,0 +1,1 @@
+../../../../local/lowres_data.sh

@@ -1,0 +1,1 @@
+../../../../local/mini_models.sh
