@@ -38,9 +38,7 @@ def _transcripts(root: Path, split: str, _targets: List[str]) -> List[Path]:
         path = root / folder / split / "transcripts.txt"
         if path.is_file():
             return [path]
-    raise SpireError(
-        f"{root}: no {split}/transcripts.txt there, nor in {' or '.join(_FOLDERS[:2])}"
-    )
+    raise SpireError(f"{root}: no {split}/transcripts.txt there, nor in its mls_english[_opus]/")
 
 
 def _rows(path: Path) -> Iterator[Item]:
