@@ -1,7 +1,5 @@
 """Make the data directory of a corpus's split (stage 1)."""
 
-import os
-
 from espnet_spire.utils.cli import ArgumentParser, run
 
 
@@ -39,26 +37,13 @@ def get_parser():
 
 def main(cmd=None):
     args = get_parser().parse_args(cmd)
-    from pathlib import Path
-
     from espnet_spire.corpus.prepare import Request, prepare_split
-    from espnet_spire.corpus.registry import speech_corpus
+    from espnet_spire.corpus.registry import corpus_root, speech_corpus
     from espnet_spire.corpus.rules import parse_rule
     from espnet_spire.utils.errors import SpireError
 
     corpus = speech_corpus(args.corpus)
-    given = args.root or os.environ.get(corpus.variable)
-    if not given:
-        raise SpireError(
-            f"{corpus.variable} is not set: in db.sh, set it to the directory of {corpus.name}"
-            f" ({corpus.source})"
-        )
-    root = Path(given)
-    if not root.is_dir():
-        raise SpireError(
-            f"{root}: no such directory; in db.sh, set {corpus.variable} to that of {corpus.name}"
-            f" ({corpus.source})"
-        )
+    root = corpus_root(corpus, args.root)
     if args.nj < 1:
         raise SpireError(f"--nj {args.nj}: must be at least 1")
     targets = corpus.targets if args.targets is None else args.targets

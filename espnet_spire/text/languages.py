@@ -52,6 +52,15 @@ def common_code(code: str) -> str:
     return code if code in LANGUAGES else _found(code).to_tag()
 
 
+def three_letter_code(code: str) -> str:
+    """The ISO 639-3 code of a language that is none of the ten, e.g. ``ga`` → ``gle``.
+
+    Raises:
+        SpireError: no language has this code.
+    """
+    return _found(code).to_alpha3()
+
+
 def same_language(one: str, other: str) -> bool:
     """Whether two codes mean one language, e.g. ``ga`` and ``gle``.
 

@@ -9,7 +9,7 @@ import json
 import logging
 import re
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Set
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set
 
 from espnet_spire.text.prompts import Turn
 from espnet_spire.utils.atomic import PathLike, atomic_write
@@ -142,17 +142,27 @@ def is_lines(path: PathLike) -> bool:
 def write_lines(path: PathLike, out: PathLike) -> None:
     """Rewrite conversations in another form as JSON lines, one entry in memory at a time."""
     with atomic_write(out) as stream:
-        for entry in _entries(Path(path)):
-            # in ASCII, since a string may hold what UTF-8 cannot: parse_entry says so
-            stream.write(json.dumps(entry) + "\n")
+        for entry in read_entries(path):
+            stream.write(entry_line(entry))
 
 
-def _entries(path: Path) -> Iterator[Any]:
+def entry_line(entry: Any) -> str:
+    """An entry as a line; in ASCII, since a string may hold what UTF-8 cannot."""
+    return json.dumps(entry) + "\n"
+
+
+def read_entries(path: PathLike, columns: Sequence[str] = _COLUMNS) -> Iterator[Any]:
+    """Entries of a JSON array, Parquet, a folder of it or a directory of ``datasets``.
+
+    Args:
+        columns: that are read where they are apart; other forms give whole entries.
+    """
+    path = Path(path)
     if (path / "state.json").exists():
-        yield from _saved(path)
+        yield from _saved(path, columns)
     elif path.is_dir() or path.suffix == ".parquet":
-        for file in _parquet_files(path) if path.is_dir() else [path]:
-            yield from _parquet(file)
+        for file in parquet_files(path) if path.is_dir() else [path]:
+            yield from _parquet(file, columns)
     else:
         try:
             yield from _array(path)
@@ -160,19 +170,19 @@ def _entries(path: Path) -> Iterator[Any]:
             raise SpireError(f"{path}: not valid UTF-8; convert the file") from None
 
 
-def _saved(path: Path) -> Iterator[Any]:
+def _saved(path: Path, columns: Sequence[str]) -> Iterator[Any]:
     from datasets import load_from_disk
 
     try:
         dataset = load_from_disk(str(path))
-        columns = [name for name in _COLUMNS if name in dataset.column_names]
-        yield from dataset.select_columns(columns)
+        there = [name for name in columns if name in dataset.column_names]
+        yield from dataset.select_columns(there)
     except (AttributeError, OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise SpireError(f"{path}: not readable as a directory of datasets ({reason})") from None
 
 
-def _parquet_files(path: Path) -> List[Path]:
+def parquet_files(path: Path) -> List[Path]:
     """Of a directory, those for training: splits are named as on the hub."""
     if (path / "dataset_dict.json").exists():
         raise SpireError(f"{path}: several data sets; name the directory of one of them in it")
@@ -200,14 +210,14 @@ def _splits(path: Path) -> Set[str]:
     return {match.lower() for match in _SPLIT.findall(str(path))}
 
 
-def _parquet(path: Path) -> Iterator[Any]:
+def _parquet(path: Path, columns: Sequence[str]) -> Iterator[Any]:
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
     try:
         with ParquetFile(path) as file:
-            columns = [name for name in _COLUMNS if name in file.schema_arrow.names]
-            for batch in file.iter_batches(1024, columns=columns):
+            there = [name for name in columns if name in file.schema_arrow.names]
+            for batch in file.iter_batches(1024, columns=there):
                 yield from batch.to_pylist()
     except FileNotFoundError:
         raise SpireError(f"{path}: no such file") from None
