@@ -12,6 +12,9 @@ def get_parser():
     parser.add_argument(
         "--unfiltered", nargs="*", default=[], help="those of --data_dir that are never filtered"
     )
+    parser.add_argument(
+        "--src_lang", help="language that is spoken: its text.tc.<lang>, if there, is the text"
+    )
     parser.add_argument("--audio_format", default="flac", choices=["flac", "wav"])
     parser.add_argument("--min_wav_duration", type=float, help="seconds")
     parser.add_argument("--max_wav_duration", type=float, help="seconds")
@@ -44,6 +47,7 @@ def main(cmd=None):
                 pool=pool,
                 audio_format=args.audio_format,
                 max_rejected=0.0 if whole else args.max_rejected,
+                src_lang=args.src_lang,
             )
             logging.info("%s: %d utterances left out", out, len(rejected))
 

@@ -1,5 +1,6 @@
 """Audio of any kind to 16 kHz mono files, with the filters of training sets (stage 2)."""
 
+import logging
 import multiprocessing
 import multiprocessing.pool
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Dict, NamedTuple, Optional
 import soundfile
 import torch
 
+from espnet_spire.corpus.transcripts import true_cased
 from espnet_spire.units.audio import SAMPLE_RATE, Source, load_audio, utterance_sources
 from espnet_spire.units.rxfilename import file_state
 from espnet_spire.utils.atomic import PathLike, atomic_write
@@ -131,22 +133,28 @@ def format_data_dir(
     pool: multiprocessing.pool.Pool,
     audio_format: str = "flac",
     max_rejected: float = 0.001,
+    src_lang: Optional[str] = None,
 ) -> Dict[str, str]:
     """Write ``out`` as a data directory of 16 kHz mono files.
 
     Args:
-        data_dir: a valid Kaldi data directory with ``text``.
+        data_dir: a valid Kaldi data directory with transcripts.
         out: directory to write; audio goes to ``out/audio``.
         limits: durations to keep; give ``Limits()`` for test sets.
         audio_format: flac or wav.
         pool: see :func:`converters`.
         max_rejected: share of *unreadable* utterances above which this is an error.
+        src_lang: the language that is spoken, of which ``text.tc.<lang>``, if it is there, becomes
+            ``text``: ESPnet's speech translation recipes leave the transcripts so.
 
     Returns:
         what was left out: utterance → reason (also in ``out/rejected.tsv``).
     """
     data_dir, out = Path(data_dir), Path(out)
-    validate_data_dir(data_dir)
+    transcripts = true_cased(data_dir).get(src_lang, TEXT)
+    if transcripts != TEXT:
+        logging.info("%s: %s is the text, being true-cased", data_dir, transcripts)
+    validate_data_dir(data_dir, need_text=transcripts == TEXT)
     sources = utterance_sources(data_dir)
     audio = out / "audio"
     audio.mkdir(parents=True, exist_ok=True)
@@ -174,7 +182,7 @@ def format_data_dir(
         listed=out / REJECTED,
         where=f"{data_dir}: ",
     )
-    text = read_table(data_dir / TEXT, allow_empty_value=True)
+    text = read_table(data_dir / transcripts, allow_empty_value=True)
     rejected = dict(unreadable)
     for result in results:
         if result.key not in rejected:
@@ -191,9 +199,11 @@ def format_data_dir(
         WAV_SCP: {key: str(audio / f"{key}.{audio_format}") for key in kept},
         NUM_SAMPLES: {key: str(count) for key, count in kept.items()},
     }
-    for path in [data_dir / TEXT, data_dir / UTT2SPK, *sorted(data_dir.glob("text.tc.*"))]:
-        table = require_keys(data_dir, path.name, sources, WAV_SCP)
-        tables[path.name] = {key: table[key] for key in kept}
+    translations = [name for name in true_cased(data_dir).values() if name != transcripts]
+    for name in (transcripts, UTT2SPK, *translations):
+        table = require_keys(data_dir, name, sources, WAV_SCP, partial=name in translations)
+        left = {key: table[key] for key in kept if key in table}
+        tables[TEXT if name == transcripts else name] = left
     for key in rejected:
         Path(audio / f"{key}.{audio_format}").unlink(missing_ok=True)
     write_data_dir(out, tables)

@@ -90,10 +90,10 @@ def utterance_sources(data_dir: PathLike) -> Dict[str, Source]:
     return dict(iter_sources(data_dir))
 
 
-def _parse_channel(value: str) -> int:
+def parse_channel(value: str) -> int:
     """A channel from 0, of Kaldi's ``A``, ``B`` … or ``1``, ``2`` …; a ValueError else.
 
-    >>> _parse_channel("B"), _parse_channel("1")
+    >>> parse_channel("B"), parse_channel("1")
     (1, 0)
     """
     if len(value) == 1 and "A" <= value <= "Z":
@@ -113,7 +113,7 @@ def _channels(data_dir: Path) -> Dict[str, int]:
     for number, (recording, value) in enumerate(iter_table(path), 1):
         try:
             _, channel = value.split()
-            found[recording] = _parse_channel(channel)
+            found[recording] = parse_channel(channel)
         except ValueError:
             raise SpireError(
                 f"{path}, line {number}: {recording} {value}: a file and a channel (A, B … or 1, 2"
