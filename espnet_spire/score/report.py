@@ -22,7 +22,9 @@ from espnet_spire.utils.errors import SpireError
 VARIANTS = {
     "spirebase": "SpireBase",
     "spirefull": "SpireFull",
+    "spirefull_kd": "SpireFull, distilled",
     "towerfull": "TowerFull",
+    "towerfull_kd": "TowerFull, distilled",
     "spirenoblocks": "SpireNoBlocks",
     "spirenopseudo": "SpireNoPseudo",
 }
@@ -83,7 +85,7 @@ class Run(NamedTuple):
     variant: str
 
 
-_EXPERIMENT = re.compile(r"spire_it_(?P<variant>[^_]+)(?:_(?P<tag>.+))?")
+_EXPERIMENT = re.compile(r"spire_it_(?P<variant>[^_]+(?:_kd)?)(?:_(?P<tag>.+))?")
 _BASE = re.compile(r"spire_cpt(?:_(?P<tag>.+))?")
 
 
@@ -425,6 +427,8 @@ def _ablation_section(results: Sequence[Result], speech_lang: str) -> List[str]:
             elif left_out:
                 lines.append(f"- {title}: the models have no set and pair in common")
         lines += [""] + [f"- {line}" for line in orders(ablation, speech_lang)] + [""]
+    if speech_lang != "en":
+        return lines
     paper = [["paper, Table 9", *(c.title.format(s="en") for c in COLUMNS)]] + [
         [VARIANTS[v], *values] for v, values in PAPER_TABLE_9.items()
     ]

@@ -287,3 +287,23 @@ def test_totals_keep_variants_apart():
         "total": 200.0,
     }
     assert report.totals({"a": 1.0}) == {"total": 1.0}
+
+
+def test_distilled_models_stand_beside_the_others(exp):
+    run = "spire_it_spirefull_kd_mini_1/greedy/test"
+    put_score(exp, run, "st.en-de", "score_bleu", bleu=91.0, chrf=92.0)
+    results = report.collect(exp)
+    (found,) = [r for r in results if r.variant == "spirefull_kd" and r.metric == "bleu"]
+    assert (found.tag, found.value) == ("mini_1", 91.0)
+    assert list(report.ablate(results).values) == ["spirefull", "spirefull_kd", "towerfull"]
+    page = report.markdown(results, {}, {}, title="T")
+    assert "| SpireFull, distilled | - | - | - | 91.0 | - |" in page and "paper, Table 9" in page
+    page = report.markdown(results, {}, {}, title="T", speech_lang="de")
+    assert "paper, Table 9" not in page  # which is of English speech
+    seconds = {"10 IT spirefull": 3.0, "10 IT spirefull_kd": 4.0, "8 CPT": 5.0}
+    assert report.totals(seconds) == {
+        "total, shared by variants": 5.0,
+        "total, only SpireFull": 3.0,
+        "total, only SpireFull, distilled": 4.0,
+        "total": 12.0,
+    }
