@@ -3,8 +3,11 @@
 import subprocess
 import sys
 
+import pytest
+
 from espnet_spire.bin.prepare_corpus import main
 from espnet_spire.utils.datadir import read_table, validate_data_dir
+from espnet_spire.utils.errors import SpireError
 
 
 def prepare(corpus: str, root, split: str, out, *options: str) -> dict:
@@ -19,6 +22,14 @@ def rejected(out) -> dict:
     """Key → reason, of what was rejected."""
     lines = (out / "rejected.tsv").read_text(encoding="utf-8").splitlines()
     return dict(line.split("\t") for line in lines)
+
+
+def error_of(corpus: str, root, split: str, out, *options: str) -> str:
+    """The message of the error that preparing ends with; nothing is left at ``out``."""
+    with pytest.raises(SpireError) as raised:
+        prepare(corpus, root, split, out, *options)
+    assert not out.exists()
+    return str(raised.value)
 
 
 def run_prepare(corpus: str, root, split: str, out, *options: str) -> subprocess.CompletedProcess:
