@@ -1,5 +1,6 @@
 """Europarl-ST in miniature: M4A speeches, segments of which several languages have the same."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -60,3 +61,12 @@ def build(root: Path, *, m4a: bool = True, langs=("de", "fr", "it")) -> Path:
             write_lines(folder / "speeches.lst", [name for name, _, _ in speeches])
             write_lines(folder / "speakers.lst", [speaker for _, speaker, _ in speeches])
     return root
+
+
+def with_ffmpeg(folder: Path) -> str:
+    """A ``PATH`` with imageio-ffmpeg's binary as ``ffmpeg``, through a link in ``folder``."""
+    import imageio_ffmpeg
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "ffmpeg").symlink_to(imageio_ffmpeg.get_ffmpeg_exe())
+    return f"{folder}:{os.environ['PATH']}"
