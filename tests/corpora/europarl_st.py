@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+
 from corpora.material import say, speech, write_audio, write_lines
 
 RATE = 44100
