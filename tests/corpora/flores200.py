@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import pyarrow
-from pyarrow import parquet
-
 from corpora.material import say
+from pyarrow import parquet
 
 CODES = {
     "en": "eng_Latn",

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import pyarrow
-from pyarrow import parquet
-
 from corpora.material import say
+from pyarrow import parquet
 
 NER = (
     "Study this taxonomy for classifying named entities:\n- Person (Names of people)\n"
@@ -29,7 +28,8 @@ def entry(number: int) -> dict:
         facts = (f"en-{lang}", "train", "wmt14-21", "general_mt_clean")
     speakers = ("human", "gpt")
     talk = [{"from": who, "value": text} for who, text in zip(speakers, turns, strict=True)]
-    return {"conversations": talk, **dict(zip(("lang", "split", "dataset", "task"), facts))}
+    named = zip(("lang", "split", "dataset", "task"), facts, strict=True)
+    return {"conversations": talk, **dict(named)}
 
 
 def build(root: Path, count: int = 40) -> Path:
