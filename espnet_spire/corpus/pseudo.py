@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import (
     Any,
     Callable,
+    Collection,
     Dict,
     Iterable,
     Iterator,
@@ -341,7 +342,6 @@ def select(
     write_table(where / SCORES, {key: f"{score:.4f}" for key, score in scores.items()})
     kept = {key: text for key, text in usable.items() if key not in rejected}
     write_table(where / translation_file(tgt), kept)
-    values = np.fromiter(scores.values(), float, len(scores))
     return Counts(
         corpus=corpus,
         lang=tgt,
@@ -353,6 +353,13 @@ def select(
         empty=sum(not item.text and not item.cut for item in translations.values()),
         scored=len(scores),
         kept=len(kept),
-        total=math.fsum(values),
-        histogram=np.histogram(values.clip(0, 1), BINS, (0, 1))[0].tolist(),
+        total=math.fsum(scores.values()),
+        histogram=_histogram(scores.values()),
     )
+
+
+def _histogram(scores: Collection[float]) -> List[int]:
+    """How many scores (of four decimals) fall into each bin; those outside into the outermost."""
+    # Whole numbers: 0.85 is at the border of a bin, and not by rounding below it.
+    values = np.rint(10_000 * np.fromiter(scores, float, len(scores))).astype(np.int64)
+    return np.bincount((values * BINS // 10_000).clip(0, BINS - 1), minlength=BINS).tolist()

@@ -152,7 +152,7 @@ class ServerGenerator(Answerer):
             done, _ = loop.run_until_complete(
                 asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
             )
-            answers = []
+            answers, failure = [], None
             for task in done:
                 index, server = asked.pop(task)
                 server.in_flight -= 1
@@ -165,12 +165,16 @@ class ServerGenerator(Answerer):
                         logging.warning("%s: %s; %d servers left", server.url, error, len(servers))
                         loop.run_until_complete(server.client.close())
                     if not servers:
-                        raise SpireError(
+                        failure = SpireError(
                             f"--server {server.url}: {error}; start it and the same command again:"
                             " what was answered is kept"
-                        ) from None
+                        )
+                except SpireError as error:
+                    failure = error
             if answers:
                 yield answers
+            if failure is not None:
+                raise failure
 
     def _least_busy(self, servers: List["_Server"]) -> Optional["_Server"]:
         server = min(servers, key=lambda server: server.in_flight)
