@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from espnet_spire.text.prompts import Turn
 from espnet_spire.train.examples import encode_chatml_prompt, encode_plain_prompt
@@ -21,15 +21,25 @@ class Answer(NamedTuple):
     """``ids``: without the end token; ``cut``: whether the limit came before the end.
 
     ``text``: what a server wrote, where it gives no ids; ``ids`` are then made from it.
+    ``logprobs``: natural logarithm of the probability of each token and, unless it is ``cut``, of
+    the end token behind them, where that was asked for.
     """
 
     ids: List[int]
     cut: bool
     text: Optional[str] = None
+    logprobs: Optional[List[float]] = None
+
+
+# What is asked next in a conversation, by the number of its prompt and the answer; ``None``: no
+# more.
+FollowUp = Callable[[int, Answer], Optional[Prompt]]
+# Conversations that go on together where a back-end has no better way.
+_TOGETHER = 512
 
 
 class Answerer(ABC):
-    """Answers prompts, greedily; subclasses say where the model runs.
+    """Answers prompts; subclasses say where the model runs.
 
     Args:
         tokenizer: the model's, see :func:`load_tokenizer`.
@@ -43,6 +53,27 @@ class Answerer(ABC):
     @abstractmethod
     def stream(self, prompts: Sequence[Prompt]) -> Iterator[List[Tuple[int, Answer]]]:
         """Yield answers as they come, each with the index of its prompt."""
+
+    def converse(
+        self, prompts: Sequence[Prompt], follow_up: FollowUp
+    ) -> Iterator[List[Tuple[int, List[Answer]]]]:
+        """Yield the answers of conversations as they come, each with the index of its prompt.
+
+        Args:
+            follow_up: gives the second prompt, with what was said before, by the first answer.
+        """
+        for start in range(0, len(prompts), _TOGETHER):
+            some = range(start, min(start + _TOGETHER, len(prompts)))
+            found: Dict[int, List[Answer]] = {}
+            for batch in self.stream([prompts[index] for index in some]):
+                found.update((some[index], [answer]) for index, answer in batch)
+            asked = {index: follow_up(index, found[index][0]) for index in some}
+            asked = {index: prompt for index, prompt in asked.items() if prompt is not None}
+            places = list(asked)
+            for batch in self.stream(list(asked.values())):
+                for index, answer in batch:
+                    found[places[index]].append(answer)
+            yield list(found.items())
 
     def __call__(self, prompts: Sequence[Prompt], desc: str = "decode") -> List[Answer]:
         """Answer prompts, in their order."""

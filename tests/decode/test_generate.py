@@ -22,30 +22,39 @@ def greedy(model, prompt, count, tokens, eos):
     return Answer(ids[len(prompt) :], True)
 
 
+def with_slots(generator):
+    """Notes with how many slots, and for which prompts, the generator works."""
+    calls, inner = [], generator._answer
+
+    def answer(prompts, part, count, follow_up):
+        calls.append((count, [len(prompts[index]) for index in part]))
+        return inner(prompts, part, count, follow_up)
+
+    generator._answer = answer
+    return calls
+
+
 def test_batches_equal_one_at_a_time_and_a_loop_without_cache(lm_dir):
     one = Generator(lm_dir, batch_tokens=1, max_new_tokens=12)
     batch = Generator(lm_dir, batch_tokens=10**6, max_new_tokens=12)
-    calls = []
-    inner = batch._answer
-    batch._answer = lambda prompts: calls.append(len(prompts)) or inner(prompts)
+    calls = with_slots(batch)
     found = batch(PROMPTS)
-    assert calls == [5]  # it was one batch
+    assert calls == [(5, [31, 7, 4, 2, 1])]  # all at a time
     assert found == one(PROMPTS)
     expected = [
         greedy(one.model, prompt, 12, len(one.tokenizer), one.eos_ids) for prompt in PROMPTS
     ]
     assert found == expected
     assert len({tuple(answer.ids) for answer in found}) > 1
+    assert batch.alone == 0
 
 
-def test_batches_obey_their_budget(lm_dir):
+def test_slots_obey_their_budget(lm_dir):
     generator = Generator(lm_dir, batch_tokens=70, max_new_tokens=20)
-    sizes = []
-    inner = generator._answer
-    generator._answer = lambda prompts: sizes.append([len(p) for p in prompts]) or inner(prompts)
-    generator(PROMPTS)
-    # (31 + 20) once; then 70 // (7 + 20) = 2; then 70 // (2 + 20) = 3.
-    assert sizes == [[31], [7, 4], [2, 1]]
+    calls = with_slots(generator)
+    generator(PROMPTS * 3)
+    # 70 // (31 + 20) = 1 slot for 8 prompts, 70 // (4 + 20) = 2 for the rest.
+    assert calls == [(1, [31, 31, 31, 7, 7, 7, 4, 4]), (2, [4, 2, 2, 2, 1, 1, 1])]
 
 
 def test_no_prompts(lm_dir):
