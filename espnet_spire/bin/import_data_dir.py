@@ -1,6 +1,6 @@
 """Make a data directory of one or several of another Kaldi or ESPnet recipe (stage 1)."""
 
-from espnet_spire.corpus.options import add_import_options, import_choice
+from espnet_spire.corpus.options import add_import_options, add_set_options, import_choice
 from espnet_spire.utils.cli import ArgumentParser, run
 
 
@@ -13,7 +13,7 @@ def get_parser():
         required=True,
         help="data/<set> or dump/raw/<set> of a recipe; several become one",
     )
-    parser.add_argument("--out", required=True, help="data directory to write")
+    add_set_options(parser)
     add_import_options(parser)
     return parser
 

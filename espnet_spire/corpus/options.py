@@ -6,15 +6,21 @@ from espnet_spire.utils.cli import assignment
 from espnet_spire.utils.datadir import translation_file
 
 
-def add_usable_options(parser: argparse.ArgumentParser) -> None:
-    """What is to be done with utterances that cannot be used."""
-    parser.add_argument("--test_set", action="store_true", help="a test set: whole, or not at all")
+def add_max_rejected(parser: argparse.ArgumentParser) -> None:
+    """How many utterances may be unusable."""
     parser.add_argument(
         "--max_rejected",
         type=float,
         default=0.001,
         help="share of utterances that may be unusable before this is an error; 0 in test sets",
     )
+
+
+def add_set_options(parser: argparse.ArgumentParser) -> None:
+    """The set that is written, and what is to be done with utterances that cannot be used."""
+    parser.add_argument("--out", required=True, help="data directory to write")
+    parser.add_argument("--test_set", action="store_true", help="a test set: whole, or not at all")
+    add_max_rejected(parser)
 
 
 def add_import_options(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +48,6 @@ def add_import_options(parser: argparse.ArgumentParser) -> None:
         help="what relative paths are relative to; by default the nearest directory above the data"
         " that has a path.sh, else the current one",
     )
-    add_usable_options(parser)
 
 
 def import_choice(args: argparse.Namespace):

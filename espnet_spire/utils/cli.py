@@ -22,8 +22,9 @@ def underscored(argv: Sequence[str]) -> List[str]:
     for position, word in enumerate(argv):
         if word == "--":
             return result + list(argv[position:])
-        if word.startswith("--"):
-            name, equals, value = word[2:].partition("=")
+        name, equals, value = word[2:].partition("=")
+        # What has spaces is a value: options that are passed on, in one word.
+        if word.startswith("--") and " " not in name:
             word = "--" + name.replace("-", "_") + equals + value
         result.append(word)
     return result

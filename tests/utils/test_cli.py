@@ -32,6 +32,8 @@ def test_underscored_by_hand():
         "--num_units=5", "--out_dir", "a-b", "--x=y-z", "-n", "--", "--as-it-is",
     ]  # fmt: skip
     assert underscored([]) == []
+    # options in one word, for another program
+    assert underscored(["--local-opts", "--nj-x 4 --a-b c"]) == ["--local_opts", "--nj-x 4 --a-b c"]
 
 
 def test_both_spellings_are_one_option():
