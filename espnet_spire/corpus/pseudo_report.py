@@ -167,7 +167,7 @@ def _shares(axes, langs: List[str], corpora: List[str], by_cell: Dict[Any, Count
                 **{"ha": "center", "va": "center", "fontsize": 9, "linespacing": 1.1},
                 color="white" if share > 0.55 else "black",
             )
-    axes.set_xticks(range(len(corpora)), [name.replace("_", "_\u200b") for name in corpora])
+    axes.set_xticks(range(len(corpora)), ["\n".join(name.rsplit("_", 1)) for name in corpora])
     axes.tick_params(axis="x", labelsize=9, length=0, labeltop=True, labelbottom=False)
     axes.set_yticks([])
     axes.set_xticks(np.arange(len(corpora) + 1) - 0.5, minor=True)
@@ -175,4 +175,4 @@ def _shares(axes, langs: List[str], corpora: List[str], by_cell: Dict[Any, Count
     axes.grid(which="minor", color="white", linewidth=2)
     axes.tick_params(which="minor", length=0)
     axes.spines[:].set_color(GRID)
-    axes.set_xlabel("share kept, and how many")
+    axes.set_xlabel("kept: share,\nand how many")
