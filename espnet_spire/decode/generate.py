@@ -45,7 +45,7 @@ class _Row:
     def next_turn(self, prompt: List[int], numbers: Optional[Tensor]) -> None:
         """Go on with a prompt that begins with what is held, as far as it does."""
         same = 0
-        for ours, theirs in zip(self.held, prompt[:-1]):
+        for ours, theirs in zip(self.held, prompt[:-1], strict=False):
             if ours != theirs:
                 break
             same += 1
