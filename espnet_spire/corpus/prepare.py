@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import IO, Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Union
 
+from espnet_spire.corpus.faults import Faults
 from espnet_spire.corpus.records import (
     TO_THE_END,
     Corpus,
@@ -15,14 +16,12 @@ from espnet_spire.corpus.records import (
     LeftOut,
     Utterance,
     check_key,
-    faults_apart,
-    note_fault,
 )
 from espnet_spire.corpus.rules import Result, Rule, Setting
 from espnet_spire.corpus.tables import write_utterances
 from espnet_spire.units.rxfilename import ark_place, is_pipe
 from espnet_spire.utils.atomic import PathLike, atomic_dir, disk_errors, write_json
-from espnet_spire.utils.datadir import REJECTED, write_rejected
+from espnet_spire.utils.datadir import REJECTED
 from espnet_spire.utils.errors import SpireError
 from espnet_spire.utils.external_sort import external_sort
 from espnet_spire.utils.progress import progress
@@ -89,11 +88,11 @@ def prepare_split(corpus: Corpus, request: Request, out: PathLike) -> Dict[str, 
     name = f"{corpus.name} {split.name}"
     if split.whole and request.rules:
         raise SpireError(f"{name}: rules are not for test sets, which stay as they are")
-    rejected: Dict[str, str] = {}
     counts = [Count("read")]
     with atomic_dir(out) as aside:
         work = aside / ".work"
         work.mkdir()
+        rejected = Faults(work / "rejected")
         items = corpus.read(request.root, split.name, request.targets)
         items = progress(items, desc=name, unit="utt")
         empty = _EmptyTranslations(name)
@@ -121,12 +120,12 @@ def prepare_split(corpus: Corpus, request: Request, out: PathLike) -> Dict[str, 
             logging.info("%s: translations into %s: %s lack one", name, lang, lacking)
         # also where it is an error: beside the directory that is not made
         listing = Path(out).with_name(f"{Path(out).name}.{REJECTED}")
-        write_rejected(listing, rejected)
+        rejected.write(listing)
         check_rejected(
             len(rejected),
             read,
             0.0 if split.whole else request.max_rejected,
-            first=next(iter(rejected.items()), None),
+            first=rejected.first,
             listed=listing,
             where=f"{name}: ",
         )
@@ -185,11 +184,14 @@ def _by_language(
 
 
 def _usable(
-    items: Iterable[Union[Utterance, Fault]], rejected: Dict[str, str], *, empty_text: bool
+    items: Iterable[Union[Utterance, Fault]], rejected: Faults, *, empty_text: bool
 ) -> Iterator[Utterance]:
     """Pass on what can be used; note the rest."""
     checked: Optional[str] = None  # the audio of the utterance before, which is often the same
-    for utterance in faults_apart(items, rejected):
+    for utterance in items:
+        if isinstance(utterance, Fault):
+            rejected.add(*utterance)
+            continue
         reason = check_key(utterance.key) or (
             check_key(utterance.speaker) and f"speaker {utterance.speaker!r} is no single word"
         )
@@ -205,7 +207,7 @@ def _usable(
         if reason is None:
             yield utterance
         else:
-            note_fault(rejected, utterance.key or "?", reason, utterance.where)
+            rejected.add(utterance.key, reason, utterance.where)
 
 
 def _part_reason(utterance: Utterance) -> Optional[str]:
@@ -224,9 +226,7 @@ def _may_be_read(audio: str) -> bool:
     return is_pipe(audio) or os.path.isfile(audio if place is None else place[0])
 
 
-def _unique(
-    utterances: Iterable[Utterance], rejected: Dict[str, str], work: Path
-) -> Iterator[Utterance]:
+def _unique(utterances: Iterable[Utterance], rejected: Faults, work: Path) -> Iterator[Utterance]:
     """By key; of several with one key the first in the corpus's own order."""
     folder = work / "unique"
     folder.mkdir()
@@ -234,9 +234,7 @@ def _unique(
     for _, fields in external_sort(((utt.key, utt) for utt in utterances), folder):
         utterance = Utterance(*fields)
         if before is not None and utterance.key == before.key:
-            note_fault(
-                rejected, utterance.key, f"is there already: {before.where}", utterance.where
-            )
+            rejected.add(utterance.key, f"is there already: {before.where}", utterance.where)
             continue
         before = utterance
         yield utterance

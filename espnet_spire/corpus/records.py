@@ -6,7 +6,7 @@ A corpus is a module of this package with a :class:`Corpus` named ``CORPUS``;
 
 import re
 from pathlib import Path
-from typing import Callable, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Union
+from typing import Callable, Iterable, List, Mapping, NamedTuple, Optional, Union
 
 from espnet_spire.utils.errors import SpireError
 
@@ -116,21 +116,3 @@ def speaker_key(speaker: str, name: str) -> str:
     ('17-3', '17-171-3')
     """
     return name if f"{name}-".startswith(f"{speaker}-") else f"{speaker}-{name}"
-
-
-def faults_apart(items: Iterable[Item], faults: Dict[str, str]) -> Iterator[Utterance]:
-    """The utterances of a stream; what is none goes into ``faults``: key → reason."""
-    for item in items:
-        if isinstance(item, Fault):
-            note_fault(faults, item.key, item.reason, item.where)
-        else:
-            yield item
-
-
-def note_fault(faults: Dict[str, str], key: str, reason: str, where: str) -> None:
-    """Add a fault; a key that has one already gets a name of its own."""
-    name, number = key, 1
-    while name in faults:
-        number += 1
-        name = f"{key}#{number}"
-    faults[name] = f"{reason} ({where})"
