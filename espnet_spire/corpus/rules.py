@@ -5,14 +5,15 @@ random depends on the seed and the utterance's key alone.
 """
 
 import itertools
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Union
+from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple, Union
 
-from espnet_spire.corpus.records import LeftOut, Utterance
+from espnet_spire.corpus.records import TO_THE_END, LeftOut, Utterance
 from espnet_spire.text.normalize import normalizer
 from espnet_spire.train.selection import sample_hash
-from espnet_spire.units.audio import read_header
+from espnet_spire.units.audio import Decoder, read_header
 from espnet_spire.utils.datadir import iter_table
 from espnet_spire.utils.errors import SpireError
 from espnet_spire.utils.external_sort import external_sort
@@ -32,10 +33,12 @@ Result = Union[Utterance, LeftOut]
 
 
 class Rule(NamedTuple):
-    """``name``: as users see it; ``apply``: see the module's description."""
+    """``name``: as users see it; ``apply``: see the module's description; ``reads``: files beside
+    the corpus that decide what is taken."""
 
     name: str
     apply: Callable[[Iterable[Utterance], Setting], Iterator[Result]]
+    reads: Tuple[Path, ...] = ()
 
 
 # GigaSpeech --------------------------------------------------------------------------------
@@ -111,9 +114,8 @@ def _capped(
 
     It is given the group, how many came before, and the speakers that were taken and this one's.
     """
-    groups, keys = (setting.work / f"{name}.{part}" for part in ("groups", "keys"))
-    groups.mkdir()
-    keys.mkdir()
+    # with names of their own: a rule may be applied twice
+    groups, keys = (tempfile.mkdtemp(prefix=f"{name}.", dir=setting.work) for _ in range(2))
 
     def shuffled() -> Iterator:
         for utterance in utterances:
@@ -140,7 +142,7 @@ def _capped(
 
 
 def min_seconds(seconds: float) -> Rule:
-    """At least so long (CommonVoice: 3 s); a corpus that does not say is asked for its headers."""
+    """At least so long (CommonVoice: 3 s); where a corpus does not say, its audio is asked."""
     return Rule(
         f"at least {seconds:g} s",
         lambda utterances, setting: _long_enough(utterances, setting, seconds),
@@ -153,26 +155,37 @@ def _long_enough(
     utterances = iter(utterances)
     with ThreadPoolExecutor(setting.nj) as pool:
         while batch := list(itertools.islice(utterances, _HEADERS_AT_ONCE)):
-            for utterance, length in zip(batch, pool.map(seconds_of, batch), strict=True):
-                if length is None:
-                    yield LeftOut(utterance.key, f"{utterance.audio}: its length is not known")
+            for utterance, length in zip(batch, pool.map(_length, batch), strict=True):
+                if isinstance(length, str):
+                    yield LeftOut(utterance.key, f"its length is not known: {length}")
                 elif length < seconds:
                     yield LeftOut(utterance.key, f"{length:.3f} s is shorter than {seconds:g} s")
                 else:
                     yield utterance._replace(seconds=length)
 
 
-def seconds_of(utterance: Utterance) -> Optional[float]:
-    """Length of an utterance by its corpus or its audio's header; ``None`` where none tells."""
-    if utterance.recording is not None:
+def _length(utterance: Utterance) -> Union[float, str]:
+    try:
+        return seconds_of(utterance)
+    except SpireError as error:
+        return str(error)
+
+
+def seconds_of(utterance: Utterance) -> float:
+    """Length of an utterance by its corpus, its audio's header or, where neither tells, its audio.
+
+    Raises:
+        SpireError: the audio is needed and cannot be read.
+    """
+    if utterance.recording is not None and utterance.end != TO_THE_END:
         return utterance.end - utterance.start
     if utterance.seconds is not None:
         return utterance.seconds
-    try:
-        header = read_header(utterance.audio)
-    except SpireError:
-        return None
-    return None if header.frames is None else header.frames / header.rate
+    header = read_header(utterance.audio)
+    frames = header.frames
+    if frames is None:  # MP3 without a tag that has its length, as CommonVoice's first releases
+        frames = Decoder().count_frames(utterance.audio)
+    return frames / header.rate - utterance.start
 
 
 # Overlap -----------------------------------------------------------------------------------
@@ -198,7 +211,7 @@ def without_overlap(table: str, lang: str = "en") -> Rule:
             else:
                 yield LeftOut(utterance.key, f"is sentence {found} of {table}: {utterance.text}")
 
-    return Rule(f"no sentence of {table}", apply)
+    return Rule(f"no sentence of {table}", apply, (Path(table),))
 
 
 # Names -------------------------------------------------------------------------------------
