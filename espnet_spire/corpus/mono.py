@@ -24,8 +24,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence
 
 from espnet_spire.corpus.lines import read_lines
-from espnet_spire.corpus.records import Fault
-from espnet_spire.corpus.rules import LeftOut
+from espnet_spire.corpus.records import Fault, LeftOut
 from espnet_spire.corpus.text_corpus import LEFT_OUT, PREPARATION, TextCorpus, TextRequest
 from espnet_spire.corpus.texts import (
     Item,

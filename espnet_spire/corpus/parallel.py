@@ -25,8 +25,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from espnet_spire.corpus.lines import cut_off, lines_of, read_lines
-from espnet_spire.corpus.records import Fault, one_line
-from espnet_spire.corpus.rules import LeftOut
+from espnet_spire.corpus.records import Fault, LeftOut, one_line
 from espnet_spire.corpus.text_corpus import LEFT_OUT, PREPARATION, TextCorpus, TextRequest
 from espnet_spire.corpus.texts import Item, Text, key_names, line_key, until_cut_off, write_texts
 from espnet_spire.text.languages import language_name

@@ -14,8 +14,7 @@ from typing import IO, Dict, Iterable, Iterator, NamedTuple, Optional, Sequence,
 import numpy as np
 
 from espnet_spire.corpus.lines import CutOff
-from espnet_spire.corpus.records import Fault
-from espnet_spire.corpus.rules import LeftOut
+from espnet_spire.corpus.records import Fault, LeftOut
 from espnet_spire.train.selection import EVERYTHING, FACTS, Limits, find_border, kept, sample_hash
 from espnet_spire.utils.atomic import PathLike, disk_errors
 from espnet_spire.utils.datadir import LINE_BREAK, table_line
@@ -149,6 +148,7 @@ def write_texts(
 
 @contextlib.contextmanager
 def _opened(path: Path, mode: str = "w") -> Iterator[IO[str]]:
+    path.parent.mkdir(parents=True, exist_ok=True)
     with disk_errors(path), open(path, mode, encoding="utf-8", newline="\n") as stream:
         yield stream
 

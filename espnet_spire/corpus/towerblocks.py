@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
 from espnet_spire.corpus.lines import place, read_lines
-from espnet_spire.corpus.records import Fault
-from espnet_spire.corpus.rules import LeftOut
+from espnet_spire.corpus.records import Fault, LeftOut
 from espnet_spire.corpus.text_corpus import LEFT_OUT, PREPARATION, TextCorpus, TextRequest
 from espnet_spire.corpus.texts import Item, Sieve, Text
 from espnet_spire.train.sharegpt import (
@@ -75,13 +74,14 @@ def _place(request: TextRequest) -> Path:
     root = request.root
     if request.split not in (None, "train"):
         raise SpireError(f"towerblocks has no split {request.split!r}; it has train")
-    if root.is_dir() and not any((root / name).exists() for name in ("state.json", "data")):
-        single = sorted([*root.glob("*.json"), *root.glob("*.jsonl")])
-        if len(single) == 1:
-            return single[0]
     if (root / "dataset_dict.json").exists():  # of datasets' save_to_disk
         return root / "train"
-    return root / "data" if (root / "data").is_dir() else root
+    if (root / "data").is_dir():
+        return root / "data"
+    if root.is_dir() and not (root / "state.json").exists():
+        single = sorted([*root.glob("*.json"), *root.glob("*.jsonl")])
+        return single[0] if len(single) == 1 else root
+    return root
 
 
 def _index(request: TextRequest) -> List[Path]:

@@ -165,8 +165,13 @@ def test_what_cannot_be_asked(tmp_path, monkeypatch, options, message):
         main(["--corpus", *options, "--out", "out"])
 
 
-def test_out_is_needed(root):
-    done = run_prepare_text("--corpus", "mc4", "--root", root, "--langs", "de")
-    assert done.returncode == 1 and done.stderr.endswith(
-        "--out is missing: the directory to write\n"
-    )
+def test_as_a_user_sees_it(root, tmp_path):
+    options = ["--corpus", "mc4", "--root", root, "--langs", "de", "--max_documents", 5]
+    done = run_prepare_text(*options)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr == "error: --out is missing: the directory to write\n"
+    done = run_prepare_text(*options, "--out", tmp_path / "out")
+    assert done.returncode == 0 and done.stdout == ""
+    said = done.stderr.splitlines()[-1]
+    assert "INFO: de: 104 documents in 3 files, 5 kept (" in said
+    assert said.endswith("0 rejected, 1 empty")

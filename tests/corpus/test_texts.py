@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from espnet_spire.corpus.records import Fault
-from espnet_spire.corpus.rules import LeftOut
+from espnet_spire.corpus.records import Fault, LeftOut
 from espnet_spire.corpus.texts import Draw, Text, breaks_kept, key_names, line_key, write_texts
 from espnet_spire.train.selection import Limits, sample_hash
 from espnet_spire.utils.datadir import read_rejected, read_table
