@@ -77,7 +77,8 @@ EOF
     printf 'spk1-a spk1\\nspk1-b spk1\\nspk2-c spk2\\n' >data/${set}/utt2spk
     printf 'spk1-a The house is red.\\nspk1-b He sees two dogs.\\nspk2-c It rains, again!\\n' \\
         >data/${set}/text.tc.${src_lang}
-    printf 'spk1-a Das Haus ist rot.\\nspk1-b Er sieht zwei Hunde.\\n' >data/${set}/text.tc.${tgt_lang}
+    printf 'spk1-a Das Haus ist rot.\\nspk1-b Er sieht zwei Hunde.\\n' \\
+        >data/${set}/text.tc.${tgt_lang}
     printf 'spk2-c Es regnet, wieder!\\n' >>data/${set}/text.tc.${tgt_lang}
     tr -d '.,!' <data/${set}/text.tc.${src_lang} | tr A-Z a-z >data/${set}/text.lc.rm.${src_lang}
     cp data/${set}/text.lc.rm.${src_lang} data/${set}/text
