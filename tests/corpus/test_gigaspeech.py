@@ -7,6 +7,7 @@ from corpora import gigaspeech
 from corpora.checks import prepare, rejected, run_prepare
 from corpora.material import say
 
+from espnet_spire.corpus.gigaspeech import CORPUS
 from espnet_spire.corpus.rules import gigaspeech_text
 from espnet_spire.units.audio import load_audio, utterance_sources
 from espnet_spire.utils.datadir import read_rejected
@@ -175,3 +176,18 @@ def test_json_without_recordings(root, tmp_path, text):
     (root / "GigaSpeech.json").write_text(text)
     with pytest.raises(SpireError, match="GigaSpeech.json: has no 'audios'$"):
         prepare("gigaspeech", root, "XL", tmp_path / "out")
+
+
+def test_recordings_are_read_one_at_a_time(root):
+    def many(audios):
+        # some megabytes, as much as the parser may read ahead and more
+        audios[:] = [{**audios[0], "title": "No title" * 100}] * 1000
+
+    path = edit(root, many)
+    assert path.stat().st_size > 2_000_000
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    items = CORPUS.read(root, "XS", [])
+    # they come, though the second half is not there
+    assert [next(items).key for _ in range(400)] == ["POD0000000001_S0000000"] * 400
+    with pytest.raises(SpireError, match="cut off or damaged JSON"):
+        list(items)
