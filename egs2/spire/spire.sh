@@ -64,7 +64,10 @@ option "pseudo_set=|sets to translate, the training sets by default"
 option "pseudo_langs=de fr nl it es pt ko ru zh|target languages of pseudo-labels"
 option "pseudo_model=Unbabel/TowerInstruct-13B-v0.1|LLM that translates the transcripts"
 option "pseudo_prompt_style=chatml|chatml for instruction-tuned LLMs, plain for base LLMs"
-option "pseudo_scorer=standin_dual_xent|quality score of translations"
+option "pseudo_max_utterances=300000|of each set, drawn at random; empty for all"
+option "pseudo_server=|URLs of OpenAI-compatible servers that translate, e.g. \"http://host:8000/v1\""
+option "pseudo_server_model=|name of the LLM there, that of --pseudo_model by default"
+option "pseudo_scorer=cometkiwi|quality score of translations: cometkiwi (make comet-env) or standin_dual_xent"
 option "pseudo_threshold=0.85|translations below are rejected"
 option "pseudo_args=|further options of pseudo_label"
 option "cpt_mixture=conf/mixture_cpt.yaml|what CPT is trained on"
@@ -426,18 +429,24 @@ if runs_stage 6; then
     read -r -a langs <<<"${pseudo_langs}"
     each "${dumpdir}/raw/" "" "${sets[@]}"
     dirs=("${list[@]}")
-    each "${dumpdir}/raw/" /text "${sets[@]}"
     outs=()
     for set in "${sets[@]}"; do
         for lang in "${langs[@]}"; do outs+=("${dumpdir}/pseudo/${set}.${lang}"); done
     done
+    each "${dumpdir}/pseudo/" "" report.json report.md scores.png
+    outs+=("${list[@]}")
+    each "${dumpdir}/raw/" /text "${sets[@]}"
     local_model=()
     [ -d "${pseudo_model}" ] && local_model=("${pseudo_model}")
+    read -r -a servers <<<"${pseudo_server}"
     read -r -a opts <<<"${pseudo_args}"
     sharded "${inference_nj}" "${expdir}/log/pseudo.JOB.log" pseudo_label --data_dir "${dirs[@]}" \
         --model "${pseudo_model}" --prompt_style "${pseudo_prompt_style}" \
         --src_lang "${speech_lang}" --tgt_langs "${langs[@]}" --out "${dumpdir}/pseudo" \
-        --scorer "${pseudo_scorer}" --threshold "${pseudo_threshold}" \
+        --scorer "${pseudo_scorer}" --threshold "${pseudo_threshold}" --seed "${seed}" \
+        ${pseudo_max_utterances:+--max_utterances "${pseudo_max_utterances}"} \
+        ${servers:+--server "${servers[@]}"} \
+        ${pseudo_server_model:+--server_model "${pseudo_server_model}"} \
         --device "${inference_device}" "${opts[@]}"
     step "6 pseudo-labels" "run stages 2 and 3 first" "${list[@]}" "${local_model[@]}" makes \
         "${outs[@]}" -- "${launched[@]}"

@@ -19,6 +19,7 @@ set -euo pipefail
     --pseudo_langs "de fr zh" \
     --pseudo_model exp/standin_tower_small \
     --pseudo_prompt_style plain \
+    --pseudo_scorer standin_dual_xent \
     --pseudo_args "--max_new_tokens 64" \
     --cpt_mixture conf/mini_mixture_cpt.yaml \
     --cpt_valid_mixture conf/mini_mixture_cpt_valid.yaml \
