@@ -6,8 +6,11 @@ from typing import NamedTuple, Optional
 from espnet_spire.text.languages import CODE, language_name, same_language
 from espnet_spire.utils.errors import SpireError
 
-# In the order of decoding: the self-cascade reads what asr wrote.
-TASKS = ("asr", "mt", "st", "st_cascade")
+# In the order of decoding: the self-cascade reads what asr wrote. ``ape`` is automatic post-editing,
+# ``ner`` the search for named entities.
+TASKS = ("asr", "mt", "st", "st_multi_turn", "st_cascade", "ape", "ner")
+# These stay in a language, the others leave it.
+ONE_LANGUAGE = ("asr", "ner")
 _NAME = re.compile(rf"({'|'.join(TASKS)})\.({CODE})-({CODE})")
 
 
@@ -42,7 +45,9 @@ def parse_job(name: str) -> Job:
 
 
 def check_job(job: Job) -> Job:
-    """Transcription stays in a language, translation leaves it."""
-    if (job.task == "asr") != (job.src == job.tgt):
-        raise SpireError(f"job {job.name}: asr needs one language, other tasks two")
+    """Itself, if its languages fit the task."""
+    if (job.task in ONE_LANGUAGE) != (job.src == job.tgt):
+        raise SpireError(
+            f"job {job.name}: {' and '.join(ONE_LANGUAGE)} need one language, other tasks two"
+        )
     return job

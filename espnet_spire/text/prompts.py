@@ -83,6 +83,54 @@ def mt_instruction(source_lang: str, target_lang: str, source: str) -> str:
     )
 
 
+def ape_instruction(source_lang: str, target_lang: str, source: str, translation: str) -> str:
+    """User turn for automatic post-editing, as in TowerInstruct's and Tower-Eval's data.
+
+    Source: https://huggingface.co/Unbabel/TowerInstruct-7B-v0.2/discussions/8, with the blank that
+    ends it there.
+    """
+    return (
+        "The primary goal of automatic post-editing is to boost the translation's quality by making"
+        " small adjustments to address any existing errors in the translation. If the translation"
+        " is already accurate, there is no need to change it and instead it should be copied.\n"
+        f"Source ({language_name(source_lang)}): {source}\n"
+        f"Translation ({language_name(target_lang)}): {translation}\n"
+        "Post-edited: "
+    )
+
+
+# Of MultiCoNER 2023, in Tower-Eval's order and words.
+ENTITIES = (
+    ("Person", "Names of people"),
+    ("Location", "Location or physical facilities"),
+    ("Group", "Groups of people, organizations, corporations or other entities"),
+    ("Product", "Consumer products such as food, drinks, clothing, and vehicles"),
+    ("CreativeWorks", "Titles of creative works like movie, song, and book titles"),
+    ("Medical", "Entities from the medical domain, including diseases, symptoms, and medications"),
+)
+
+
+def ner_instruction(tokens: str) -> str:
+    """User turn for named entities, as in Tower-Eval.
+
+    Source: https://github.com/deep-spin/tower-eval, ``configs/examples/prepare.yaml``, with the
+    blank that ends it there. The answer is a list of tokens and tags:
+    ``[("Lima", "B-Location"), ("is", "O")]``.
+
+    Args:
+        tokens: a list as text, ``["Lima", "is"]``.
+    """
+    guidelines = "\n".join(f"- {tag} - {description}" for tag, description in ENTITIES)
+    return (
+        f'Highlight all the named entities in the following list of tokens "{tokens}".\n'
+        "These are the annotation guidelines for named entities you need to follow:\n"
+        f"{guidelines}.\n"
+        "Besides that, prepend B- as a prefix of the first token of any entity and I- to subsequent"
+        " ones if they exist. If a token is not a part of a named entity, mark it as O.\n"
+        "Answer: "
+    )
+
+
 def asr_conversation(units: Sequence[int], transcript: str, speech_lang: str = "en") -> List[Turn]:
     """ASR as an instruction and its answer."""
     return [

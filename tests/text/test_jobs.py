@@ -9,6 +9,8 @@ from espnet_spire.utils.errors import SpireError
 def test_parse():
     assert parse_job("st_cascade.en-zh") == Job("st_cascade", "en", "zh")
     assert parse_job("asr.en-en").name == "asr.en-en"
+    assert parse_job("st_multi_turn.en-de") == Job("st_multi_turn", "en", "de")
+    assert parse_job("ape.en-de").task == "ape" and parse_job("ner.de-de").tgt == "de"
 
 
 @pytest.mark.parametrize(
@@ -19,8 +21,10 @@ def test_parse():
         ("tts.en-de", "not TASK.SRC-TGT .*asr, mt, st, st_cascade"),
         ("", "not TASK.SRC-TGT"),
         ("st.en-xx", "language 'xx' is unknown"),
-        ("asr.en-de", "asr needs one language"),
+        ("asr.en-de", "asr and ner need one language"),
+        ("ner.en-de", "asr and ner need one language"),
         ("mt.de-de", "other tasks two"),
+        ("st_multi_turn.de-de", "other tasks two"),
     ],
 )
 def test_bad_jobs(name, words):

@@ -52,6 +52,34 @@ def test_instructions():
     )
 
 
+def test_post_editing():
+    assert prompts.ape_instruction("en", "de", "a cook", "ein Kuh") == (
+        "The primary goal of automatic post-editing is to boost the translation's quality by"
+        " making small adjustments to address any existing errors in the translation. If the"
+        " translation is already accurate, there is no need to change it and instead it should be"
+        " copied.\nSource (English): a cook\nTranslation (German): ein Kuh\nPost-edited: "
+    )
+
+
+def test_named_entities():
+    """Tower-Eval's template, rendered by jinja as it is there."""
+    from jinja2 import Template
+
+    template = (
+        'Highlight all the named entities in the following list of tokens "{{ input }}".\n'
+        "These are the annotation guidelines for named entities you need to follow:\n"
+        "{% for annotation in annotations -%}- {{ annotation.tag }} - "
+        "{{ annotation.description }}{% if not loop.last %}\n{% endif %}{%- endfor %}.\n"
+        "Besides that, prepend B- as a prefix of the first token of any entity and I- to"
+        " subsequent ones if they exist. If a token is not a part of a named entity, mark it as"
+        " O.\nAnswer: "
+    )
+    annotations = [{"tag": tag, "description": text} for tag, text in prompts.ENTITIES]
+    rendered = Template(template).render(input='["Lima", "is"]', annotations=annotations)
+    assert prompts.ner_instruction('["Lima", "is"]') == rendered
+    assert "\n- Person - Names of people\n- Location - " in rendered
+
+
 def test_asr_conversation():
     assert prompts.asr_conversation(UNITS, "hello") == [
         ("user", f"Speech: {CHARS}\nEnglish:"),
