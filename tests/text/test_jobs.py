@@ -18,7 +18,7 @@ def test_parse():
     [
         ("st", "not TASK.SRC-TGT"),
         ("st.ende", "not TASK.SRC-TGT"),
-        ("tts.en-de", "not TASK.SRC-TGT .*asr, mt, st, st_cascade"),
+        ("tts.en-de", "not TASK.SRC-TGT .*asr, mt, st, st_multi_turn, st_cascade"),
         ("", "not TASK.SRC-TGT"),
         ("st.en-xx", "language 'xx' is unknown"),
         ("asr.en-de", "asr and ner need one language"),
