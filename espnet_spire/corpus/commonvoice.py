@@ -15,7 +15,7 @@ have them unbalanced at times. ``COMMONVOICE`` may be the directory of the relea
 """
 
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional, Tuple
+from typing import Dict, Iterator, List, Optional, Tuple, Union
 
 from espnet_spire.corpus.joins import Rows
 from espnet_spire.corpus.lines import read_columns
@@ -59,14 +59,14 @@ def clip_utterance(
     )
 
 
-def _durations(path: Path, faults: List[Fault]) -> Iterator[Tuple[str, str]]:
-    """Clip and its milliseconds; lines without any go to ``faults``."""
+def _durations(path: Path) -> Iterator[Union[Tuple[str, str], Fault]]:
+    """Clip and its milliseconds."""
     for row in read_columns(path, needed=("clip", _MILLISECONDS)):
         if isinstance(row, Fault):
-            faults.append(row)
+            yield row
         elif not row.columns[_MILLISECONDS].isdecimal():
             reason = f"duration {row.columns[_MILLISECONDS]!r} is no number of milliseconds"
-            faults.append(Fault(f"{path.name}:{row.number}", reason, row.where))
+            yield Fault(f"{path.name}:{row.number}", reason, row.where)
         else:
             yield row.columns["clip"], row.columns[_MILLISECONDS]
 
@@ -75,9 +75,8 @@ def _read(root: Path, split: str, _targets: List[str]) -> Iterator[Item]:
     folder = language_dir(root, f"{split}.tsv")
     durations = None
     if (folder / _DURATIONS).is_file():
-        faults: List[Fault] = []
-        durations = Rows(_durations(folder / _DURATIONS, faults))
-        yield from faults
+        durations = Rows(_durations(folder / _DURATIONS))
+        yield from durations.faults()
     for row in read_columns(folder / f"{split}.tsv", needed=COLUMNS):
         if isinstance(row, Fault):
             yield row

@@ -21,7 +21,7 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Dict, Iterator, List, Tuple
+from typing import Dict, Iterator, List, Tuple, Union
 
 from espnet_spire.corpus.commonvoice import COLUMNS, clip_utterance, language_dir
 from espnet_spire.corpus.joins import Rows
@@ -66,24 +66,23 @@ def _plain(text: str) -> str:
     return one_line(re.sub(r"\\(.)", r"\1", text) if "\\" in text else text)
 
 
-def _transcripts(path: Path, faults: List[Fault]) -> Iterator[Tuple[str, str]]:
+def _transcripts(path: Path) -> Iterator[Union[Tuple[str, str], Fault]]:
+    """Clip → speaker and sentence."""
     for row in read_columns(path, needed=COLUMNS):
         if isinstance(row, Fault):
-            faults.append(row)
+            yield row
         else:
             yield row.columns["path"], f"{row.columns['client_id']}\t{row.columns['sentence']}"
 
 
-def _translated(
-    paths: Dict[str, Path], split: str, faults: List[Fault]
-) -> Iterator[Tuple[str, str]]:
+def _translated(paths: Dict[str, Path], split: str) -> Iterator[Union[Tuple[str, str], Fault]]:
     """Clip → language, line and translation."""
     wanted = _SPLITS[split]
     for lang, path in paths.items():
         seen: Counter = Counter()
         for row in read_columns(path, needed=("path", "translation", "split")):
             if isinstance(row, Fault):
-                faults.append(row)
+                yield row
                 continue
             seen[row.columns["split"]] += 1
             if row.columns["split"] in wanted:
@@ -97,10 +96,10 @@ def _read(root: Path, split: str, targets: List[str]) -> Iterator[Item]:
         raise SpireError("covost2: --targets is empty; name at least one language")
     folder = _clips(root)
     paths = {lang: _translations(root, lang) for lang in targets}
-    faults: List[Fault] = []
-    transcripts = Rows(_transcripts(folder / _VALIDATED, faults))
-    clips = Rows(_translated(paths, split, faults))
-    yield from faults
+    transcripts = Rows(_transcripts(folder / _VALIDATED))
+    clips = Rows(_translated(paths, split))
+    yield from transcripts.faults()
+    yield from clips.faults()
     for clip, found in clips.grouped():
         translations: Dict[str, str] = {}
         first = None

@@ -76,13 +76,17 @@ def _together(paths: List[Path]) -> Iterator[Tuple[Union[Line, Fault], ...]]:
         yield lines
 
 
-def _speakers(pair: _Pair) -> Dict[str, str]:
+def _speakers(pair: _Pair, faults: List[Fault]) -> Dict[str, str]:
     """Speech → who speaks; empty where there is no list of it."""
+    found: Dict[str, str] = {}
     if not pair.speakers[1].is_file():
-        return {}
-    found = {}
-    for speech, speaker in _together(pair.speakers):
-        if isinstance(speech, Line) and isinstance(speaker, Line):
+        return found
+    for lines in _together(pair.speakers):
+        broken = [line for line in lines if isinstance(line, Fault)]
+        if broken:
+            faults.extend(broken)
+        else:
+            speech, speaker = lines
             found[speech.text.strip()] = "_".join(speaker.text.split())
     return found
 
@@ -97,20 +101,22 @@ def _times(text: str) -> Optional[Tuple[str, int, int]]:
     return (speech, begin, stop) if 0 <= begin < stop else None
 
 
-def _segments(pairs: List[_Pair], faults: List[Fault]) -> Iterator[Tuple[str, str]]:
+def _segments(pairs: List[_Pair]) -> Iterator[Union[Tuple[str, str], Fault]]:
     """Segment → speaker, place, language, transcript, translation."""
     for pair in pairs:
-        speakers = _speakers(pair)
+        faults: List[Fault] = []
+        speakers = _speakers(pair, faults)
+        yield from faults
         for lines in _together(pair.aligned):
             broken = [line for line in lines if isinstance(line, Fault)]
             if broken:
-                faults.extend(broken)
+                yield from broken
                 continue
             segment, english, translation = lines
             times = _times(segment.text)
             if times is None:
                 key = f"{pair.lang}/segments.lst:{segment.number}"
-                faults.append(Fault(key, f"{segment.text!r} is no segment", segment.where))
+                yield Fault(key, f"{segment.text!r} is no segment", segment.where)
                 continue
             speech, start, end = times
             speaker = speakers.get(speech) or speech
@@ -139,9 +145,8 @@ def _audio(folder: Path, speech: str) -> Tuple[str, Optional[str]]:
 
 def _read(root: Path, split: str, targets: List[str]) -> Iterator[Item]:
     folder = _english(root)
-    faults: List[Fault] = []
-    segments = Rows(_segments(_pairs(root, split, targets), faults))
-    yield from faults
+    segments = Rows(_segments(_pairs(root, split, targets)))
+    yield from segments.faults()
     last, audio, wrong = None, "", None
     differ = 0
     for name, values in segments.grouped():

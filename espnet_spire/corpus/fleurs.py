@@ -15,7 +15,7 @@ said: each recording is its own speaker.
 """
 
 from pathlib import Path
-from typing import Iterator, List, NamedTuple, Tuple
+from typing import Iterator, List, NamedTuple, Tuple, Union
 
 from espnet_spire.corpus.joins import Rows
 from espnet_spire.corpus.lines import read_columns
@@ -72,12 +72,12 @@ def _tables(root: Path, split: str, targets: List[str]) -> List[Path]:
     return tables
 
 
-def _sentences(path: Path, faults: List[Fault]) -> Iterator[Tuple[str, str]]:
+def _sentences(path: Path) -> Iterator[Union[Tuple[str, str], Fault]]:
     """Number and sentence; recordings of one sentence follow each other, one of them is enough."""
     last = None
     for row in read_columns(path, needed=_COLUMNS, names=_COLUMNS):
         if isinstance(row, Fault):
-            faults.append(row)
+            yield row
             continue
         found = row.columns["id"], one_line(row.columns["sentence"])
         if found != last:
@@ -92,11 +92,11 @@ def _read(root: Path, split: str, targets: List[str]) -> Iterator[Item]:
         archive = recordings.with_name(f"{split}.tar.gz")
         do = f"unpack {archive} in {archive.parent}" if archive.is_file() else f"get {archive.name}"
         raise SpireError(f"{recordings}: no such directory; {do}")
-    faults: List[Fault] = []
     translations = {
-        lang: Rows(_sentences(path, faults)) for lang, path in zip(targets, others, strict=True)
+        lang: Rows(_sentences(path)) for lang, path in zip(targets, others, strict=True)
     }
-    yield from faults
+    for rows in translations.values():
+        yield from rows.faults()
     for row in read_columns(english, needed=_COLUMNS, names=_COLUMNS):
         if isinstance(row, Fault):
             yield row

@@ -2,16 +2,18 @@
 
 import contextlib
 import itertools
+import json
 import sqlite3
-from typing import Iterable, Iterator, List, Optional, Tuple
+from typing import Iterable, Iterator, List, Optional, Tuple, Union
 
+from espnet_spire.corpus.records import Fault
 from espnet_spire.utils.errors import SpireError
 
 _CACHE_KIB = 16_384
 
 
 class Rows:
-    """Values by key, of which a key may have several.
+    """Values by key, of which a key may have several, and the faults among what was read.
 
     They are in a database without a name: SQLite makes its file in ``SQLITE_TMPDIR``, ``TMPDIR``
     or ``/var/tmp`` when it outgrows the memory, and has it removed by the system with the process,
@@ -21,16 +23,25 @@ class Rows:
         SpireError: there is no room for the file.
     """
 
-    def __init__(self, rows: Iterable[Tuple[str, str]]) -> None:
+    def __init__(self, rows: Iterable[Union[Tuple[str, str], Fault]]) -> None:
         self._indexed = False
+        # a fault has no key
+        stored = ((None, json.dumps(row)) if isinstance(row, Fault) else row for row in rows)
         with _disk_errors():
             self._database = sqlite3.connect("", isolation_level=None)
             for pragma in (f"cache_size=-{_CACHE_KIB}", "journal_mode=OFF", "synchronous=OFF"):
                 self._database.execute(f"PRAGMA {pragma}")
             self._database.execute("CREATE TABLE rows (key TEXT, value TEXT)")
             self._database.execute("BEGIN")
-            self._database.executemany("INSERT INTO rows VALUES (?, ?)", rows)
+            self._database.executemany("INSERT INTO rows VALUES (?, ?)", stored)
             self._database.execute("COMMIT")
+
+    def faults(self) -> Iterator[Fault]:
+        """The faults, in the order in which they came."""
+        with _disk_errors():
+            rows = self._database.execute("SELECT value FROM rows WHERE key IS NULL ORDER BY rowid")
+            for (value,) in rows:
+                yield Fault(*json.loads(value))
 
     def get(self, key: str) -> Optional[str]:
         """The first value of a key, or ``None``."""
@@ -47,7 +58,9 @@ class Rows:
         """Keys by code point, each with its values in the order in which they came."""
         with _disk_errors():
             # the sign: not by the index, which would read the table in random order
-            rows = self._database.execute("SELECT key, value FROM rows ORDER BY +key, rowid")
+            rows = self._database.execute(
+                "SELECT key, value FROM rows WHERE key IS NOT NULL ORDER BY +key, rowid"
+            )
             for key, group in itertools.groupby(rows, key=lambda row: row[0]):
                 yield key, [value for _, value in group]
 

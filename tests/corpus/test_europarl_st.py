@@ -153,6 +153,8 @@ def test_a_training_set_goes_on_and_lists_what_is_wrong(root, tmp_path, caplog):
     append(german, lst=f"{speech} 1.10 2.10\n", en="\n", de="Nichts.\n")
     append(french, lst=f"{speech} 1.20 2.20\n", en="A\ttab.\n", fr="\n")
     append(en / "it/train", lst=f"{speech} 1.20 2.20\n", en="A dab.\n", it="It\u00e0lia.\n")
+    path = en / "it/train/speakers.lst"
+    path.write_bytes(path.read_bytes().replace(b"Farage", b"Far\xe4ge"))
     options = [*TARGETS, "--max_rejected", "1"]
     tables = prepare("europarl_st", root, "train", tmp_path / "out", *options)
     place = german / "segments.lst"
@@ -172,6 +174,7 @@ def test_a_training_set_goes_on_and_lists_what_is_wrong(root, tmp_path, caplog):
         "de/segments.lst:7": f"'{speech} 2.00 1.00' is no segment ({place}, line 7)",
         "segments.de:8": "not valid UTF-8 (invalid continuation byte)"
         f" ({german}/segments.de, line 8)",
+        "speakers.lst:1": f"not valid UTF-8 (invalid continuation byte) ({path}, line 1)",
         f"{speaker}-{speech}-00001100-00002100": f"empty transcript ({place}, line 9)",
     }
     assert "1 segments have another transcript with another language" in caplog.text
