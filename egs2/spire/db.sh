@@ -12,3 +12,10 @@ EUROPARL_ST="${EUROPARL_ST:-}" # v1.1/ with en/; https://www.mllp.upv.es/europar
 FLEURS="${FLEURS:-}" # data/en_us/, data/de_de/ …; https://huggingface.co/datasets/google/fleurs
 COVOST2="${COVOST2:-}" # en/ with covost_v2.en_*.tsv; https://github.com/facebookresearch/covost
 LIBRISPEECH="${LIBRISPEECH:-}" # LibriSpeech/test-clean/ …; https://www.openslr.org/12
+
+# Text
+MC4="${MC4:-}" # c4-de.tfrecord-00000-of-02048.json.gz …; https://huggingface.co/datasets/allenai/c4
+PARALLEL="${PARALLEL:-}" # NAME.de-en.de, NAME.de-en.en …, at any depth; https://opus.nlpl.eu, format moses
+TOWERBLOCKS="${TOWERBLOCKS:-}" # data/*.parquet; https://huggingface.co/datasets/Unbabel/TowerBlocks-v0.2
+FLORES200="${FLORES200:-}" # devtest/eng_Latn.devtest …; https://github.com/facebookresearch/flores
+TOWER_EVAL="${TOWER_EVAL:-}" # data/raw_data/; https://huggingface.co/datasets/Unbabel/TowerEval-Data-v0.1

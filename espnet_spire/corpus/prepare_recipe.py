@@ -3,11 +3,13 @@
 import logging
 import sys
 from pathlib import Path
-from typing import Dict, List, Mapping, NamedTuple, Sequence
+from typing import Dict, List, Mapping, NamedTuple, Sequence, Union
 
 from espnet_spire.corpus.recipe import RecipeSet
-from espnet_spire.corpus.registry import SPEECH, speech_corpus
-from espnet_spire.utils.atomic import PathLike
+from espnet_spire.corpus.records import Corpus
+from espnet_spire.corpus.registry import SPEECH, corpus_root, speech_corpus, text_corpus
+from espnet_spire.corpus.rules import parse_rule
+from espnet_spire.corpus.text_corpus import TextCorpus, TextRequest
 from espnet_spire.utils.errors import SpireError
 from espnet_spire.utils.steps import run_step
 
@@ -84,31 +86,19 @@ def prepare_recipe(
         )
 
 
-def _corpus(name: str):
-    from espnet_spire.corpus.registry import text_corpus
-
+def _corpus(name: str) -> Union[Corpus, TextCorpus]:
     return speech_corpus(name) if name in SPEECH else text_corpus(name)
 
 
 def _prepare(one: RecipeSet, options: Options, environment: Mapping[str, str]) -> int:
     corpus = _corpus(one.corpus)
-    root = Path(environment[corpus.variable])
-    if not root.is_dir():
-        raise SpireError(f"{root}: no such directory; mend {corpus.variable} in db.sh")
-    rules = options.rules.get(one.set, one.rules)
-    targets = corpus.targets if one.targets is None else list(one.targets)
+    root = corpus_root(corpus, environment[corpus.variable])
     out = options.out / one.set
     module = "prepare_corpus" if one.spoken else "prepare_text"
     command = [sys.executable, "-m", f"espnet_spire.bin.{module}", "--corpus", one.corpus]
     command += ["--root", str(root), "--split", one.split, "--out", str(out)]
-    inputs: List[PathLike] = list(corpus.index(root, one.split, targets))
-    if one.spoken:
-        command += ["--targets", *targets] if corpus.targets else []
-        command += ["--max_rejected", str(options.max_rejected), "--nj", str(options.nj)]
-        if rules:
-            command += ["--rules", *rules, "--seed", str(options.seed)]
-            overlaps = [rule.partition("=") for rule in rules]
-            inputs += [path for name, _, path in overlaps if name == "without_overlap"]
+    add = _speech if one.spoken else _text
+    inputs = add(one, corpus, root, options, command)
     return run_step(
         f"1 {one.set}",
         command,
@@ -117,3 +107,32 @@ def _prepare(one: RecipeSet, options: Options, environment: Mapping[str, str]) -
         outputs=[out],
         hint=f"see {corpus.variable} in db.sh, and --corpora",
     )
+
+
+def _speech(
+    one: RecipeSet, corpus: Corpus, root: Path, options: Options, command: List[str]
+) -> List[Path]:
+    """Add the options of ``prepare_corpus``; the files that it reads."""
+    rules = options.rules.get(one.set, one.rules)
+    targets = corpus.targets if one.targets is None else list(one.targets)
+    if corpus.targets:
+        command += ["--targets", *targets]
+    command += ["--max_rejected", str(options.max_rejected), "--nj", str(options.nj)]
+    inputs = list(corpus.index(root, one.split, targets))
+    if rules:
+        command += ["--rules", *rules, "--seed", str(options.seed)]
+        inputs += [path for rule in rules for path in parse_rule(rule).reads]
+    return inputs
+
+
+def _text(
+    one: RecipeSet, corpus: TextCorpus, root: Path, options: Options, command: List[str]
+) -> List[Path]:
+    """Add the options of ``prepare_text``; the files that it reads."""
+    for name, value in one.options.items():
+        command += [f"--{name}", str(value)]
+    for name in ("seed", "nj"):
+        if name in corpus.options:
+            command += [f"--{name}", str(getattr(options, name))]
+    limits = {name: value for name, value in one.options.items() if name in TextRequest._fields}
+    return list(corpus.index(TextRequest(root=root, split=one.split, **limits)))

@@ -32,6 +32,7 @@ class RecipeSet:
     utterances: int = 0
     share: float = 1.0
     units: Mapping[str, float] = field(default_factory=dict)
+    options: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def spoken(self) -> bool:
