@@ -87,7 +87,7 @@ def read_lines(path: PathLike) -> Iterator[Union[Line, Fault]]:
 
 def lines_of(stream: BinaryIO, path: PathLike) -> Iterator[Union[Line, Fault]]:
     """:func:`read_lines` of an open file, which messages call ``path``."""
-    number = 0
+    number, path = 0, str(path)
     try:
         for number, raw in enumerate(stream, 1):
             where = place(path, number)

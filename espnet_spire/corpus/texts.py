@@ -27,7 +27,7 @@ _BETWEEN = "#"
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._+-]+")
 _ENDINGS = re.compile(r"(\.jsonl?|\.txt|\.tsv)?(\.gz|\.xz|\.zip)?$")
 _LINE_ENDS = re.compile("\r\n|[\n\v\f\r\x1c\x1d\x1e\x85\u2028\u2029]")
-_FIRST_ROOM = 1 << 16
+_FIRST_ROOM = 1 << 12
 
 
 class Text(NamedTuple):
@@ -135,11 +135,12 @@ def write_texts(
         texts = sieve.texts(items)
         if limits != Limits(None, None):
             texts = _drawn(texts, limits, seed, name, work)
+        places = list(zip(tables, files, strict=True))
         number = size = 0
         for number, text in enumerate(texts, 1):  # noqa: B007
-            for path, stream, value in zip(tables, files, text.values, strict=True):
+            for (path, stream), value in zip(places, text.values, strict=True):
                 stream.write(table_line(path, text.key, value))
-            size += _size(text)
+                size += len(value.encode())
         sieve.check(name, max_rejected)
     if not number:
         raise SpireError(f"{name}: none of {sieve.read:,} texts is left; see --max_bytes")
@@ -151,10 +152,6 @@ def _opened(path: Path, mode: str = "w") -> Iterator[IO[str]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with disk_errors(path), open(path, mode, encoding="utf-8", newline="\n") as stream:
         yield stream
-
-
-def _size(text: Text) -> int:
-    return sum(len(value.encode()) for value in text.values)
 
 
 class Sieve:
@@ -255,7 +252,7 @@ def _drawn(
     with _opened(candidates) as stream:
         for text in texts:
             place = sample_hash(seed, name, text.key)
-            if draw.may_keep(place, _size(text)):
+            if draw.may_keep(place, sum(len(value.encode()) for value in text.values)):
                 stream.write(json.dumps([place, *text], ensure_ascii=False) + "\n")
     border = draw.border()
     with _opened(candidates, "r") as stream:

@@ -40,7 +40,7 @@ _COUNTED = ("task", "dataset", "lang", "split")
 
 
 def _items(path: Path, splits: Sequence[str]) -> Iterator[Item]:
-    """Entries, each a text that is its line in JSON."""
+    """Entries, each a text that is its line in JSON and what it is counted by."""
     for number, (entry, where) in enumerate(_entries(path), 1):
         key = f"{number:09d}"
         fault = _fault_of(entry, where)
@@ -49,7 +49,7 @@ def _items(path: Path, splits: Sequence[str]) -> Iterator[Item]:
         elif splits and str(entry.get("split")) not in splits:
             yield LeftOut(key, f"made of split {entry.get('split')} ({where})")
         else:
-            yield Text(key, (entry_line(entry),))
+            yield Text(key, (entry_line(entry), *(str(entry.get(name)) for name in _COUNTED)))
 
 
 def _entries(path: Path) -> Iterator[Tuple[Any, str]]:
@@ -111,10 +111,10 @@ def _prepare(request: TextRequest, out: Path) -> Dict[str, Any]:
     with Sieve(*beside) as sieve, atomic_write(out) as stream:
         items = progress(_items(path, request.splits), desc="towerblocks", unit="entry")
         for text in sieve.texts(items):
-            stream.write(text.values[0])
-            entry = json.loads(text.values[0])
-            for name in _COUNTED:
-                counts[name][str(entry.get(name))] += 1
+            line, *counted = text.values
+            stream.write(line)
+            for name, value in zip(_COUNTED, counted, strict=True):
+                counts[name][value] += 1
         sieve.check("towerblocks", request.share)
         kept = sieve.read - sieve.rejected - sieve.left_out
         if not kept:

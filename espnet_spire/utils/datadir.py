@@ -138,7 +138,7 @@ def write_table(path: PathLike, table: Mapping[str, str]) -> None:
 
 def table_line(path: PathLike, key: str, value: str) -> str:
     """A line of the table ``path``, its end included."""
-    if any(c in key for c in " \t\n") or "\n" in value or not key:
+    if not key or " " in key or "\t" in key or "\n" in key or "\n" in value:
         raise SpireError(f"{path}: key {key!r} or its value cannot stand in a table")
     return f"{key} {value}\n" if value else f"{key}\n"
 
