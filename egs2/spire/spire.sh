@@ -266,7 +266,8 @@ sharded() { # sharded NJ LOG MODULE ARGUMENT…
 title() { echo "Stage $1: $2"; }
 
 kmeans_set="${kmeans_set:-${train_set}}"
-pseudo_set="${pseudo_set:-${train_set}}"
+# a recipe's corpora may have none to translate
+[ -n "${recipe}" ] || pseudo_set="${pseudo_set:-${train_set}}"
 device=cpu
 if [ "${ngpu}" -gt 0 ]; then device=cuda; else export DS_ACCELERATOR=cpu; fi
 units_jobs="${nj}" # one process a GPU
@@ -423,7 +424,9 @@ if runs_stage 5; then
         "${vocabulary[@]}" --seed "${seed}" --out "${extended}"
 fi
 
-if runs_stage 6; then
+if runs_stage 6 && [ -z "${pseudo_set}" ]; then
+    title 6 "pseudo-labels: no set to translate"
+elif runs_stage 6; then
     title 6 "pseudo-labels"
     read -r -a sets <<<"${pseudo_set}"
     read -r -a langs <<<"${pseudo_langs}"
