@@ -170,6 +170,10 @@ if [ -n "${recipe}" ]; then
             declare "${name}=${words}"
         fi
     done <<<"${follows}"
+    [ -n "${cpt_mixture}" ] || [ "${variant}" = towerfull ] ||
+        die "--corpora ${corpora}: continued pre-training has none of its corpora; add one, or choose --variant towerfull"
+    [ -n "${it_mixture}" ] ||
+        die "--corpora ${corpora}: instruction tuning has none of its corpora; add one"
 fi
 
 if ! ${cpt_first}; then
