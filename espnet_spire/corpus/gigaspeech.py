@@ -102,9 +102,9 @@ def _lack(error: Exception) -> str:
 def _segment(segment: Dict[str, Any], recording: str, audio: str, where: str) -> Item:
     """An utterance, or the mark that it is none; errors for what is missing or of another kind."""
     key, text = segment["sid"], segment["text_tn"]
-    marks = [word for word in text.split() if word.upper() in _NO_SPEECH]
-    if marks:
-        return LeftOut(key, f"is no speech: {marks[0]} ({where})")
+    for word in text.upper().split():
+        if word in _NO_SPEECH:
+            return LeftOut(key, f"is no speech: {word} ({where})")
     return Utterance(
         key,
         audio,

@@ -19,7 +19,7 @@ be so by speaker as well: ``10_…`` comes after ``100_…``, ``10-…`` before 
 import itertools
 import re
 from pathlib import Path
-from typing import Iterator, List
+from typing import Iterator, List, Optional
 
 from espnet_spire.corpus.lines import Row, read_columns
 from espnet_spire.corpus.records import Corpus, Fault, Item, Split, Utterance, one_line
@@ -45,36 +45,38 @@ def _rows(path: Path) -> Iterator[Item]:
     return read_columns(path, needed=_COLUMNS, names=_COLUMNS)
 
 
-def _audio(folder: Path, name: str, suffix: str) -> Path:
-    """File of an utterance whose name is one."""
-    speaker, book = _NAME.fullmatch(name).groups()
-    return folder / "audio" / speaker / book / f"{name}{suffix}"
+def _audio(folder: Path, name: str, suffix: str) -> Optional[str]:
+    """File of an utterance; ``None`` if it has no name of one."""
+    found = _NAME.fullmatch(name)
+    return found and f"{folder}/audio/{found[1]}/{found[2]}/{name}{suffix}"
 
 
 def _format(path: Path) -> str:
     """The format that the first audio has which is there."""
     for row in itertools.islice(_rows(path), _LINES_ASKED):
-        if isinstance(row, Row) and _NAME.fullmatch(row.columns["name"]):
+        if isinstance(row, Row):
             for suffix in _FORMATS:
-                if _audio(path.parent, row.columns["name"], suffix).is_file():
+                audio = _audio(path.parent, row.columns["name"], suffix)
+                if audio is not None and Path(audio).is_file():
                     return suffix
     return _FORMATS[0]  # whose absence is then reported
 
 
 def _read(root: Path, split: str, targets: List[str]) -> Iterator[Item]:
     [path] = _transcripts(root, split, targets)
-    suffix = _format(path)
+    folder, suffix = path.parent, _format(path)
     for row in _rows(path):
         if isinstance(row, Fault):
             yield row
             continue
         name = row.columns["name"]
-        if not _NAME.fullmatch(name):
+        audio = _audio(folder, name, suffix)
+        if audio is None:
             yield Fault(f"{path.name}:{row.number}", f"{name!r} is no utterance", row.where)
             continue
         yield Utterance(
             name.replace("_", "-"),
-            str(_audio(path.parent, name, suffix)),
+            audio,
             one_line(row.columns["text"]),
             name.partition("_")[0],
             row.where,

@@ -60,7 +60,7 @@ def _read(root: Path, split: str, targets: List[str]) -> Iterator[Item]:
         call, number = parts.groups()
         yield Utterance(
             f"{call}-{number}",
-            str(folder / file),
+            f"{folder}/{file}",
             one_line(text),
             call,
             row.where,

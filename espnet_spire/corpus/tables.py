@@ -47,7 +47,7 @@ def write_utterances(utterances: Iterable[Utterance], out: Path, work: Path) -> 
                 files[name] = stack.enter_context(
                     open(out / name, "w", encoding="utf-8", newline="\n")
                 )
-            files[name].write(table_line(out / name, key, value))
+            files[name].write(table_line(f"{out}/{name}", key, value))
 
         speakers = _Pairs(work / "speakers")
         recordings = _Pairs(work / "recordings")

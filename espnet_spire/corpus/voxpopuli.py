@@ -71,7 +71,7 @@ def _cut(folder: Path) -> _Layout:
         needed=["id"],
         delimiter="\t",
         name=lambda row: row["id"],
-        audio=lambda row: {"audio": str(folder / row["id"][:4] / f"{row['id']}.ogg")},
+        audio=lambda row: {"audio": f"{folder}/{row['id'][:4]}/{row['id']}.ogg"},
     )
 
 
@@ -84,9 +84,9 @@ def _in_sessions(root: Path) -> _Layout:
 
     def audio(row: Dict[str, str]) -> Dict[str, Any]:
         session = row["session_id"]
-        path = root / "raw_audios" / kind / session[:4] / f"{session}_{kind}.ogg"
+        path = f"{root}/raw_audios/{kind}/{session[:4]}/{session}_{kind}.ogg"
         times = {"start": float(row["start_time"]), "end": float(row["end_time"])}
-        return {"audio": str(path), "recording": session, **times}
+        return {"audio": path, "recording": session, **times}
 
     return _Layout(
         raw="original_text",

@@ -31,12 +31,14 @@ def external_sort(
     runs: List[Path] = []
     names = (directory / f"run{number}.jsonl" for number in itertools.count())
     rows = iter(rows)
-    last: List[Row] = []
-    while chunk := list(itertools.islice(rows, rows_in_memory)):
-        if last:
-            runs.append(_write(next(names), last))
-        chunk.sort(key=_key)
-        last = chunk
+    last = list(itertools.islice(rows, rows_in_memory))
+    for following in rows:
+        # written before more is read: one chunk is in memory, not two
+        last.sort(key=_key)
+        runs.append(_write(next(names), last))
+        last.clear()
+        last = [following, *itertools.islice(rows, rows_in_memory - 1)]
+    last.sort(key=_key)
     while len(runs) > _RUNS_AT_ONCE:
         # neighbours only: rows of one key keep their order
         first, runs = runs[:_RUNS_AT_ONCE], runs[_RUNS_AT_ONCE:]

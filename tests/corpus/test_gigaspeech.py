@@ -130,7 +130,7 @@ def test_a_training_set_goes_on_and_lists_what_is_wrong(root, tmp_path):
         f" to float: 'late' ({where}[5])",
         "POD0000000001_S0000006": f"{begin} s to 0.5 s is no part of a recording ({where}[6])",
         "GigaSpeech.json:audios[0].segments[7]": "is not as it should be: 'NoneType' object has no"
-        f" attribute 'split' ({where}[7])",
+        f" attribute 'upper' ({where}[7])",
         "a b": f"key 'a b' has white space or a slash, or is empty ({where}[8])",
         "POD0000000001_S0000003": f"is there already: {where}[2] ({where}[9])",
         "GigaSpeech.json:audios[0].segments[10]": "is not as it should be: string indices must be"
