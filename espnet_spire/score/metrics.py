@@ -1,248 +1,206 @@
-"""WER, CER, BLEU and chrF as pure functions; each number carries the signature of its making.
+"""The table of all metrics, and which of them a task is scored by.
 
-References and hypotheses are parallel sequences of raw text, one item an utterance; an empty
-hypothesis is an answer like any other. Values are percentages (a WER can exceed 100).
-
-WER counts what white space separates. For languages written without it (``UNSPACED``: zh, ja, …)
-that is close to a sentence error rate: read CER there, which is always computed beside it. CER
-counts white space between words as a character, except in those languages, where it is dropped.
+A new metric is a function of :class:`Texts` that gives a :class:`Measured`, a function that makes
+values of its sums, and a line in ``METRICS``.
 """
 
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Callable, Dict, Iterable, List, Optional, Sequence, Tuple
 
-from espnet_spire.text.normalize import UNSPACED, normalizer
+import numpy as np
+
+from espnet_spire.score import statistics
+from espnet_spire.score.entities import TOWER_TYPES, sequence_f1
+from espnet_spire.score.error_rates import CHARACTER, WORD, error_rate
+from espnet_spire.score.measured import Measured, Score, Texts
+from espnet_spire.score.quality import QualityModels
+from espnet_spire.score.resampling import RESAMPLES, SEED, Values, interval
+from espnet_spire.score.translation import bleu, chrf, flores200_file, plain_bleu, spbleu, ter
 from espnet_spire.utils.errors import SpireError
 
-WORD = "word"
-CHARACTER = "char"
-BLEU_TOKENIZERS = ("13a", "zh", "ja-mecab", "ko-mecab", "intl", "char", "none")
-_BLEU_TOKENIZER_OF = {"zh": "zh", "ja": "ja-mecab", "ko": "ko-mecab"}
-
 
 @dataclass(frozen=True)
-class Score:
-    """One number and what it stands on.
+class Settings:
+    """What a user may choose.
 
     Attributes:
-        metric: ``wer``, ``cer``, ``bleu`` or ``chrf``.
-        value: percentage, 0-100 (error rates can exceed 100).
-        signature: how it was made, in sacreBLEU's notation.
-        counts: what the value was computed from.
-        utterances: number of references.
+        metrics: names in ``METRICS``; ``None``: those of the task.
+        tokenize: of BLEU; ``None``: that of the language.
+        spm_model: of spBLEU; ``None``: where sacreBLEU keeps it.
+        ner_types: types of named entities that count.
+        quality: COMET's models.
+        resamples, seed: of the intervals.
     """
 
-    metric: str
-    value: float
-    signature: str
-    counts: Dict[str, Any]
-    utterances: int
-
-    def as_dict(self) -> Dict[str, Any]:
-        """The score as JSON takes it."""
-        return asdict(self)
+    metrics: Optional[Sequence[str]] = None
+    tokenize: Optional[str] = None
+    spm_model: Optional[Path] = None
+    ner_types: Sequence[str] = TOWER_TYPES
+    quality: QualityModels = field(default_factory=QualityModels)
+    resamples: int = RESAMPLES
+    seed: int = SEED
 
 
 @dataclass(frozen=True)
-class Errors:
-    """The errors in one utterance, with the normalised texts that were compared."""
+class Metric:
+    """How a metric is named, computed and read.
 
-    reference: str
-    hypothesis: str
-    hits: int
-    substitutions: int
-    deletions: int
-    insertions: int
-
-    @property
-    def total(self) -> int:
-        """Number of edits."""
-        return self.substitutions + self.deletions + self.insertions
-
-
-def _check_parallel(references: Sequence[str], hypotheses: Sequence[str]) -> None:
-    if len(references) != len(hypotheses):
-        raise ValueError(f"{len(references)} references but {len(hypotheses)} hypotheses")
-    if not references:
-        raise SpireError("there is no reference to score against")
-
-
-def _align(references: Sequence[str], hypotheses: Sequence[str], unit: str):
-    import jiwer
-
-    process = jiwer.process_words if unit == WORD else jiwer.process_characters
-    return process(list(references), list(hypotheses))
-
-
-def error_rate(
-    references: Sequence[str], hypotheses: Sequence[str], *, lang: str, unit: str = WORD
-) -> Tuple[Score, List[Errors]]:
-    """WER or CER after Whisper's normalisation of both sides.
-
-    Args:
-        references: N transcripts.
-        hypotheses: N outputs, in the same order.
-        lang: the shortest ISO 639 code of both; chooses the normaliser.
-        unit: ``word`` for WER, ``char`` for CER.
-
-    Returns:
-        The score over all utterances (edits over reference units, in percent) and N per-utterance
-        counts. A reference that is empty after normalisation adds only insertions.
-
-    Raises:
-        SpireError: no reference, or nothing left of any of them after normalisation.
-
-    Source: jiwer (Levenshtein alignment), whisper_normalizer.
+    Attributes:
+        title: in tables.
+        directory: where its results go, beside the hypotheses.
+        lower_is_better: an error rate.
+        measure: from texts, by settings.
+        values: percentages of sums of its statistics.
+        each: the same for single utterances.
     """
-    _check_parallel(references, hypotheses)
-    if unit not in (WORD, CHARACTER):
-        raise ValueError(f"unit {unit!r} is neither {WORD!r} nor {CHARACTER!r}")
-    normalize, norm_name = normalizer(lang)
-    drop_space = unit == CHARACTER and lang in UNSPACED
 
-    def prepare(text: str) -> str:
-        text = normalize(text)
-        return text.replace(" ", "") if drop_space else text
-
-    refs = [prepare(text) for text in references]
-    hyps = [prepare(text) for text in hypotheses]
-    output = _align(refs, hyps, unit)
-    per_utterance = []
-    for ref, hyp, chunks in zip(refs, hyps, output.alignments, strict=True):
-        size = {"equal": 0, "substitute": 0, "delete": 0, "insert": 0}
-        for chunk in chunks:
-            size[chunk.type] += max(
-                chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx
-            )
-        per_utterance.append(
-            Errors(ref, hyp, size["equal"], size["substitute"], size["delete"], size["insert"])
-        )
-    reference_units = output.hits + output.substitutions + output.deletions
-    if not reference_units:
-        raise SpireError(
-            f"all {len(refs)} references are empty after normalisation ({norm_name}): "
-            "an error rate over no reference text is undefined"
-        )
-    edits = output.substitutions + output.deletions + output.insertions
-    fields = ["nrefs:1", f"norm:{norm_name}", f"unit:{unit}"]
-    if unit == CHARACTER:
-        fields.append("space:no" if drop_space else "space:yes")
-    fields += ["tool:jiwer", f"version:{version('jiwer')}"]
-    score = Score(
-        metric="wer" if unit == WORD else "cer",
-        value=100.0 * edits / reference_units,
-        signature="|".join(fields),
-        counts={
-            "hits": output.hits,
-            "substitutions": output.substitutions,
-            "deletions": output.deletions,
-            "insertions": output.insertions,
-            "reference_units": reference_units,
-            "utterances_with_errors": sum(1 for e in per_utterance if e.total),
-            "empty_references": sum(1 for text in refs if not text),
-            "empty_hypotheses": sum(1 for text in hyps if not text),
-        },
-        utterances=len(refs),
-    )
-    return score, per_utterance
+    title: str
+    directory: str
+    lower_is_better: bool
+    measure: Callable[[Texts, Settings], Measured]
+    values: Values
+    each: Values
 
 
-def alignment_text(reference: str, hypothesis: str, *, unit: str, width: int = 100) -> str:
-    """Reference above hypothesis with S, D and I beneath, of two normalised texts."""
-    import jiwer
-
-    output = _align([reference], [hypothesis], unit)
-    drawn = jiwer.visualize_alignment(
-        output, show_measures=False, skip_correct=False, line_width=width
-    )
-    # The first two lines are jiwer's own heading ("SENTENCE 1"), which would be wrong here.
-    lines = [line.rstrip() for line in drawn.splitlines()[2:]]
-    return "\n".join(line for line in lines if line)
-
-
-def bleu_tokenizer(lang: str) -> str:
-    """SacreBLEU's tokenizer for a target language: 13a unless it has one of its own."""
-    return _BLEU_TOKENIZER_OF.get(lang, "13a")
-
-
-def bleu(
-    references: Sequence[str],
-    hypotheses: Sequence[str],
+def _metric(
+    title: str,
+    directory: str,
+    measure: Callable[[Texts, Settings], Measured],
+    values: Values,
     *,
-    lang: str,
-    tokenize: Optional[str] = None,
-) -> Score:
-    """Corpus BLEU by sacreBLEU, on the text as it is.
+    each: Optional[Values] = None,
+    lower: bool = False,
+) -> Metric:
+    return Metric(title, directory, lower, measure, values, each or values)
 
-    Args:
-        references: N translations.
-        hypotheses: N outputs, in the same order.
-        lang: the shortest ISO 639 code of the target language.
-        tokenize: one of ``BLEU_TOKENIZERS``; by default that of the language.
+
+def _comet(name: str, title: str) -> Metric:
+    return _metric(title, "score_comet", lambda t, s: s.quality.measure(name, t), statistics.means)
+
+
+_SENTENCE_BLEU = partial(statistics.bleu_values, effective_order=True)
+# In the order of tables.
+METRICS: Dict[str, Metric] = {
+    "wer": _metric(
+        "WER",
+        "score_wer",
+        lambda t, s: error_rate(t, WORD),
+        statistics.error_rates,
+        lower=True,
+    ),
+    "cer": _metric(
+        "CER",
+        "score_cer",
+        lambda t, s: error_rate(t, CHARACTER),
+        statistics.error_rates,
+        lower=True,
+    ),
+    "bleu": _metric(
+        "BLEU",
+        "score_bleu",
+        lambda t, s: bleu(t, s.tokenize),
+        statistics.bleu_values,
+        each=_SENTENCE_BLEU,
+    ),
+    "bleu_lc": _metric(
+        "BLEU (lc)",
+        "score_bleu",
+        lambda t, s: plain_bleu(t, s.tokenize),
+        statistics.bleu_values,
+        each=_SENTENCE_BLEU,
+    ),
+    "spbleu": _metric(
+        "spBLEU",
+        "score_bleu",
+        lambda t, s: spbleu(t, s.spm_model),
+        statistics.bleu_values,
+        each=_SENTENCE_BLEU,
+    ),
+    "chrf": _metric("chrF", "score_bleu", lambda t, s: chrf(t), statistics.chrf_values),
+    "chrf++": _metric(
+        "chrF++", "score_bleu", lambda t, s: chrf(t, word_order=2), statistics.chrf_values
+    ),
+    "ter": _metric("TER", "score_bleu", lambda t, s: ter(t), statistics.ter_values, lower=True),
+    "comet22": _comet("comet22", "COMET-22"),
+    "xcomet": _comet("xcomet", "xCOMET"),
+    "cometkiwi": _comet("cometkiwi", "CometKiwi"),
+    "f1": _metric("F1", "score_f1", lambda t, s: sequence_f1(t, s.ner_types), statistics.f1_values),
+}
+_TRANSLATION = tuple(
+    name for name, metric in METRICS.items() if metric.directory in ("score_bleu", "score_comet")
+)
+# What a task can be scored by; what it is scored by unless others are asked for.
+TASK_METRICS: Dict[str, Tuple[Tuple[str, ...], Tuple[str, ...]]] = {
+    "asr": (("wer", "cer"), ("wer", "cer")),
+    "mt": (_TRANSLATION, ("bleu", "spbleu", "chrf")),
+    "st": (_TRANSLATION, ("bleu", "spbleu", "chrf")),
+    "st_cascade": (_TRANSLATION, ("bleu", "spbleu", "chrf")),
+    "st_multi_turn": (_TRANSLATION, ("bleu", "spbleu", "chrf")),
+    "ape": (_TRANSLATION, ("bleu", "ter")),
+    "ner": (("f1",), ("f1",)),
+}
+
+
+DEFAULT = "default"
+MEASURES = (DEFAULT, *METRICS)
+
+
+def metrics_of(task: str, settings: Settings) -> Tuple[List[str], List[str]]:
+    """The metrics that a task is scored by, and lines about usual ones that are left out, and why.
+
+    What was asked for is computed or is an error; of the usual ones spBLEU needs a file that may
+    not be here. Of the metrics asked for, a task has those made for it, perhaps none.
 
     Raises:
-        SpireError: no reference, or a tokenizer whose packages are not installed.
-
-    Source: sacreBLEU (Post 2018).
+        SpireError: a metric is unknown, or a file that was named is missing.
     """
-    from sacrebleu.metrics import BLEU
+    possible, usual = TASK_METRICS[task]
+    asked = set(settings.metrics or [DEFAULT])
+    unknown = sorted(asked - set(MEASURES))
+    if unknown:
+        raise SpireError(f"metric {unknown[0]!r} is unknown; known are {', '.join(MEASURES)}")
+    left_out = []
+    if DEFAULT in asked:
+        for name in usual:
+            if name == "spbleu" and name not in asked and not settings.spm_model:
+                try:
+                    flores200_file()
+                except SpireError as error:
+                    left_out.append(f"left out: {error}")
+                    continue
+            asked.add(name)
+    return [name for name in METRICS if name in asked and name in possible], left_out
 
-    _check_parallel(references, hypotheses)
-    tokenize = tokenize or bleu_tokenizer(lang)
-    if tokenize not in BLEU_TOKENIZERS:
-        raise SpireError(
-            f"BLEU tokenizer {tokenize!r} is unknown; known are {', '.join(BLEU_TOKENIZERS)}"
-        )
-    try:
-        metric = BLEU(tokenize=tokenize, trg_lang=lang)
-    except RuntimeError:
-        extra = tokenize.split("-")[0]
-        raise SpireError(
-            f"BLEU tokenizer {tokenize!r} needs packages that are not installed: "
-            f"pip install 'sacrebleu[{extra}]', or choose another with --tokenize (char, 13a)"
-        ) from None
-    result = metric.corpus_score(list(hypotheses), [list(references)])
-    return Score(
-        metric="bleu",
-        # sacreBLEU's geometric mean of four ones is 100.00000000000004
-        value=min(float(result.score), 100.0),
-        signature=str(metric.get_signature()),
-        counts={
-            "ngrams_correct": [int(n) for n in result.counts],
-            "ngrams_total": [int(n) for n in result.totals],
-            "brevity_penalty": float(result.bp),
-            "hypothesis_tokens": int(result.sys_len),
-            "reference_tokens": int(result.ref_len),
-            "empty_references": sum(1 for text in references if not text.strip()),
-            "empty_hypotheses": sum(1 for text in hypotheses if not text.strip()),
-        },
-        utterances=len(references),
+
+def check(names: Iterable[str], settings: Settings) -> None:
+    """Insist that what metrics need is here, before anything is computed."""
+    names = list(names)
+    if "spbleu" in names:
+        flores200_file(settings.spm_model)
+    settings.quality.find(names)
+
+
+def score_texts(name: str, texts: Texts, settings: Settings) -> Tuple[Score, Measured]:
+    """A metric's score of texts with its interval, and what it stands on."""
+    metric = METRICS[name]
+    measured = metric.measure(texts, settings)
+    bounds = interval(
+        measured.statistics, metric.values, resamples=settings.resamples, seed=settings.seed
     )
-
-
-def chrf(references: Sequence[str], hypotheses: Sequence[str]) -> Tuple[Score, List[float]]:
-    """Corpus chrF2 by sacreBLEU, and the chrF2 of each utterance (0-100).
-
-    Source: sacreBLEU; Popović 2015.
-    """
-    from sacrebleu.metrics import CHRF
-
-    _check_parallel(references, hypotheses)
-    metric = CHRF()
-    result = metric.corpus_score(list(hypotheses), [list(references)])
     score = Score(
-        metric="chrf",
-        value=min(float(result.score), 100.0),
-        signature=str(metric.get_signature()),
-        counts={
-            "hypothesis_characters": sum(len("".join(text.split())) for text in hypotheses),
-            "reference_characters": sum(len("".join(text.split())) for text in references),
-        },
-        utterances=len(references),
+        metric=name,
+        value=measured.value,
+        signature=measured.signature,
+        counts=measured.counts,
+        utterances=len(texts.keys),
+        interval=bounds,
     )
-    each = [
-        float(metric.sentence_score(hyp, [ref]).score)
-        for hyp, ref in zip(hypotheses, references, strict=True)
-    ]
-    return score, each
+    return score, measured
+
+
+def utterance_values(name: str, statistics: np.ndarray) -> List[Optional[float]]:
+    """A metric's value of each utterance; ``None`` where it has none (a rate over nothing)."""
+    values = METRICS[name].each(np.asarray(statistics))
+    return [None if np.isnan(value) else float(value) for value in values]

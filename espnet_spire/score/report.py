@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence
 
 from espnet_spire.score.files import SCORE_JSON
+from espnet_spire.score.metrics import METRICS
 from espnet_spire.text.jobs import match_job
 from espnet_spire.utils.atomic import PathLike, read_json
 from espnet_spire.utils.errors import SpireError
@@ -28,8 +29,16 @@ VARIANTS = {
     "spirenoblocks": "SpireNoBlocks",
     "spirenopseudo": "SpireNoPseudo",
 }
-TASK_NAMES = {"asr": "ASR", "mt": "MT", "st": "ST direct", "st_cascade": "ST self-cascade"}
-METRIC_NAMES = {"wer": "WER", "cer": "CER", "bleu": "BLEU", "chrf": "chrF", "comet": "COMET"}
+TASK_NAMES = {
+    "asr": "ASR",
+    "mt": "MT",
+    "st": "ST direct",
+    "st_multi_turn": "ST multi-turn",
+    "st_cascade": "ST self-cascade",
+    "ape": "APE",
+    "ner": "NER",
+}
+METRIC_NAMES = {name: metric.title for name, metric in METRICS.items()}
 TIMING = ".timing.json"
 PACKAGES = (
     "torch",
@@ -58,7 +67,10 @@ PAPER_TABLE_9 = {
 
 @dataclass(frozen=True)
 class Result:
-    """One score of one decoded test set; ``tag`` and ``inference`` say which run it is from."""
+    """One score of one decoded test set; ``tag`` and ``inference`` say which run it is from.
+
+    ``low`` and ``high`` are the bounds of its 95 % interval, ``None`` in files without one.
+    """
 
     variant: str
     task: str
@@ -70,11 +82,13 @@ class Result:
     signature: str
     tag: str
     inference: str
+    low: Optional[float] = None
+    high: Optional[float] = None
 
     @property
     def pair(self) -> str:
         """``en`` for recognition, ``en→de`` for translation."""
-        return self.src if self.task == "asr" else f"{self.src}→{self.tgt}"
+        return self.src if self.src == self.tgt else f"{self.src}→{self.tgt}"
 
 
 class Run(NamedTuple):
@@ -134,6 +148,7 @@ def collect(expdir: PathLike) -> List[Result]:
         task, src, tgt = pair
         try:
             for score in read_json(path)["scores"]:
+                bounds = score.get("interval", {})
                 results.append(
                     Result(
                         variant=run["variant"],
@@ -146,6 +161,8 @@ def collect(expdir: PathLike) -> List[Result]:
                         signature=score["signature"],
                         tag=run["tag"],
                         inference=inference,
+                        low=bounds.get("low"),
+                        high=bounds.get("high"),
                     )
                 )
         except (KeyError, TypeError, ValueError) as error:
@@ -240,17 +257,22 @@ def results_json(
 # Tables
 
 
-def score_rows(results: Sequence[Result]) -> List[List[str]]:
-    """Header and one row for each model, task, set and pair; a column for each metric."""
+def score_rows(results: Sequence[Result], *, intervals: bool = False) -> List[List[str]]:
+    """Header and one row for each model, task, set and pair; a column for each metric.
+
+    With ``intervals`` a cell has the bounds of the score, too: ``4.2 [3.9, 4.6]``.
+    """
     metrics = sorted({r.metric for r in results}, key=lambda m: _rank(METRIC_NAMES, m))
-    rows: Dict[tuple, Dict[str, float]] = defaultdict(dict)
+    rows: Dict[tuple, Dict[str, str]] = defaultdict(dict)
     for r in sorted(results, key=_order):
         label = TASK_NAMES.get(r.task, r.task)
-        rows[(_label(_run(r), results), label, r.set, r.pair)][r.metric] = r.value
+        cell = f"{r.value:.1f}"
+        if intervals and r.low is not None:
+            cell += f" [{r.low:.1f}, {r.high:.1f}]"
+        rows[(_label(_run(r), results), label, r.set, r.pair)][r.metric] = cell
     header = ["model", "task", "set", "pair"] + [METRIC_NAMES.get(m, m) for m in metrics]
     return [header] + [
-        list(key) + [f"{values[m]:.1f}" if m in values else "-" for m in metrics]
-        for key, values in rows.items()
+        list(key) + [cells.get(m, "-") for m in metrics] for key, cells in rows.items()
     ]
 
 
@@ -564,9 +586,13 @@ def markdown(
         lines += ["## Targets", ""]
         lines += [f"- {line}" for target in targets for line in check_target(target, results)]
         lines += [""]
-    lines += ["## Scores", "", "Percentages; WER and CER: lower is better.", ""]
+    lower = [METRICS[m].title for m in METRICS if METRICS[m].lower_is_better]
+    lower = [title for title in lower if title in {METRIC_NAMES.get(r.metric) for r in results}]
+    said = "Percentages, in brackets 95 % bootstrap intervals over utterances"
+    said += f"; {', '.join(lower)}: lower is better." if lower else "."
+    lines += ["## Scores", "", said, ""]
     for run in dict.fromkeys(_run(r) for r in sorted(results, key=_order)):
-        rows = score_rows([r for r in results if _run(r) == run])
+        rows = score_rows([r for r in results if _run(r) == run], intervals=True)
         lines += [f"### {_label(run, results)}", ""]
         lines += [markdown_table([row[1:] for row in rows], 3), ""]
     if any(r.variant in PAPER_TABLE_9 for r in results):

@@ -4,8 +4,10 @@ import pytest
 from helpers_lm import UNITS_NAME, make_data_dir
 
 from espnet_spire.bin import score, spire_inference
-from espnet_spire.decode.generate import Answer, Generator
+from espnet_spire.decode.answers import Answer, Answerer
+from espnet_spire.decode.generate import Generator
 from espnet_spire.decode.run import decode, merge
+from espnet_spire.score.files import read_entries
 from espnet_spire.text.jobs import parse_job
 from espnet_spire.utils.atomic import read_json
 from espnet_spire.utils.datadir import read_rejected, read_table, write_data_dir
@@ -24,18 +26,34 @@ def generator(lm_dir):
     return Generator(lm_dir, max_new_tokens=6)
 
 
-class Recorder:
-    """Answers with a word made of the prompt's length; keeps what it was asked."""
+def job_of(prompt):
+    """Which of the jobs asks so."""
+    if "from English to German" in prompt:
+        return "st_cascade.en-de"
+    if "from German to English" in prompt:
+        return "mt.de-en"
+    return "asr.en-en" if "\nEnglish:<|im_end|>" in prompt else "st.en-de"
+
+
+class Recorder(Answerer):
+    """Answers with a word made of the prompt's length; keeps what it was asked, by job."""
 
     def __init__(self, tokenizer):
-        self.tokenizer, self.asked = tokenizer, {}
+        super().__init__(tokenizer, max_new_tokens=6)
+        self.asked = {}
 
-    def __call__(self, prompts, desc):
-        self.asked[desc] = [self.tokenizer.decode(ids) for ids in prompts]
-        return [Answer([len(ids)], cut=len(ids) % 2 == 0) for ids in prompts]
+    def stream(self, prompts):
+        for index, ids in enumerate(prompts):
+            prompt = self.tokenizer.decode(ids)
+            self.asked.setdefault(job_of(prompt), []).append(prompt)
+            yield [(index, Answer([len(ids)], cut=len(ids) % 2 == 0))]
 
     def text(self, answer):
         return f"word{answer.ids[0]}"
+
+
+def unique(table):
+    return list(dict.fromkeys(table.values()))
 
 
 def files(out):
@@ -53,8 +71,7 @@ def test_three_shards_merged_equal_one(tmp_path, data, generator):
         )
     merge(JOBS, data_dir=data, out=tmp_path / "three", num_shards=3)
     one = files(tmp_path / "one")
-    names = [f"{job.name}/{name}" for job in JOBS for name in ("cut", "text")]
-    names += [f"{job.name}/rejected.tsv" for job in JOBS[:3]]
+    names = [f"{job.name}/{name}" for job in JOBS for name in ("cut", "rejected.tsv", "text")]
     assert sorted(one) == sorted(names)
     assert one["asr.en-en/rejected.tsv"] == b""
     assert files(tmp_path / "three") == one
@@ -66,7 +83,8 @@ def test_the_cascade_reads_what_was_transcribed(tmp_path, data, lm_tokenizer):
     recorder = Recorder(lm_tokenizer)
     decode(lambda: recorder, JOBS, data_dir=data, units=data / UNITS_NAME, out=tmp_path / "out")
     heard = read_table(tmp_path / "out" / "asr.en-en" / "text")
-    for prompt, text in zip(recorder.asked["st_cascade.en-de"], heard.values(), strict=True):
+    # What was heard twice alike is translated once.
+    for prompt, text in zip(recorder.asked["st_cascade.en-de"], unique(heard), strict=True):
         assert prompt == (
             "<s><|im_start|>user\nTranslate the following text from English to German.\n"
             f"English: {text}\nGerman:<|im_end|>\n<|im_start|>assistant\n"
@@ -159,7 +177,9 @@ def test_rejected_utterances_get_empty_hypotheses(tmp_path, data, lm_tokenizer, 
     if num_shards > 1:
         merge(JOBS, data_dir=data, out=out, num_shards=num_shards)
     speech = ("asr.en-en", "st.en-de", "st_cascade.en-de")
-    assert asked == {**dict.fromkeys(speech, 5), "mt.de-en": 7}
+    counts = {job: count for job, count in asked.items() if job != "st_cascade.en-de"}
+    # Of the seven texts two are alike, and are asked once.
+    assert counts == {"asr.en-en": 5, "st.en-de": 5, "mt.de-en": 6}
     for name in speech:
         texts = read_table(out / name / "text", allow_empty_value=True)
         assert list(texts) == [f"utt{i:03d}" for i in range(7)]
@@ -169,11 +189,13 @@ def test_rejected_utterances_get_empty_hypotheses(tmp_path, data, lm_tokenizer, 
             "utt005": "no samples",
         }
         assert (
-            f"{name}: 2 of 7 utterances have no units, their hypotheses are empty;"
+            f"{name}: 2 of 7 utterances could not be decoded, their hypotheses are empty;"
             f" see {out / name / 'rejected.tsv'}"
         ) in caplog.text
     assert all(read_table(out / "mt.de-en" / "text").values())
-    assert sorted(path.name for path in (out / "mt.de-en").iterdir()) == ["cut", "text"]
+    assert sorted(path.name for path in (out / "mt.de-en").iterdir()) == [
+        *("cut", "rejected.tsv", "text")
+    ]
     assert not list(out.glob("*/.*"))
 
 
@@ -186,11 +208,13 @@ def test_rejected_utterances_are_scored_as_wholly_wrong(tmp_path, data, lm_token
     score.main(["--decode_dir", str(out), "--data_dir", str(data)])
     result = read_json(out / "asr.en-en" / "score_wer" / "score.json")
     assert result["missing_hypotheses"]["count"] == 0
-    (entry,) = [e for e in result["per_utterance"] if e["utterance"] == "utt005"]
-    assert (entry["hypothesis"], entry["deletions"], entry["hits"]) == ("", 4, 0)
+    entries = read_entries(out / "asr.en-en" / "score_wer" / "utterances.jsonl")
+    (entry,) = [e for e in entries if e["utterance"] == "utt005"]
+    # no hit, nothing substituted, four words deleted
+    assert (entry["hypothesis"], entry["statistics"]["wer"]) == ("", [0, 0, 4, 0])
     for name in ("st.en-de", "st_cascade.en-de"):
-        entries = read_json(out / name / "score_bleu" / "score.json")["per_utterance"]
-        assert [e["chrf"] for e in entries if not e["hypothesis"]] == [0.0]
+        entries = read_entries(out / name / "score_bleu" / "utterances.jsonl")
+        assert [e["scores"]["chrf"] for e in entries if not e["hypothesis"]] == [0.0]
 
 
 def test_only_what_is_listed_may_be_missing(tmp_path, data, lm_tokenizer):
@@ -230,8 +254,10 @@ def test_translation_is_about_what_has_source_and_reference(tmp_path, data, lm_t
     score.main(["--decode_dir", str(tmp_path / "one"), "--data_dir", str(data)])
     assert "text: 4 of 7 references have no text in" in caplog.text
     for name in ("st.en-de", "st_cascade.en-de", "mt.de-en"):
-        result = read_json(tmp_path / "one" / name / "score_bleu" / "score.json")
-        assert [entry["utterance"] for entry in result["per_utterance"]] == list(some)
+        scored = tmp_path / "one" / name / "score_bleu"
+        result = read_json(scored / "score.json")
+        entries = read_entries(scored / "utterances.jsonl")
+        assert [entry["utterance"] for entry in entries] == list(some)
         assert result["missing_hypotheses"]["count"] == 0
 
 
@@ -267,7 +293,7 @@ def test_the_command(tmp_path, data, lm_dir, generator):
     out = ["--out", str(tmp_path / "c")]
     with pytest.raises(SpireError, match="nothing to decode: give --task or --jobs"):
         spire_inference.main([*options, *out])
-    with pytest.raises(SpireError, match="job st.en-en: asr needs one language"):
+    with pytest.raises(SpireError, match="job st.en-en: asr and ner need one"):
         spire_inference.main([*options, *out, "--task", "st"])
     with pytest.raises(SpireError, match="--shard 4 is not between 1 and --num_shards 3"):
         spire_inference.main([*options, *out, "--task", "asr", "--num_shards", "3", "--shard", "4"])
@@ -290,15 +316,15 @@ def test_a_set_of_text_alone_is_translated_without_units_and_scored(tmp_path, lm
     write_data_dir(data, tables)
     recorder, jobs = Recorder(lm_tokenizer), [parse_job("mt.en-de"), parse_job("mt.de-en")]
     decode(lambda: recorder, jobs, data_dir=data, units=None, out=out)
-    assert "English: bread\nGerman:" in recorder.asked["mt.en-de"][1]
+    assert "English: bread\nGerman:" in recorder.asked["st_cascade.en-de"][1]
     assert "German: B\nEnglish:" in recorder.asked["mt.de-en"][1]
     score.main(["--decode_dir", str(out), "--data_dir", str(data)])
     assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == (
         [f"{out}/mt.de-en"] * 2 + [f"{out}/mt.en-de"] * 2
     )
-    result = read_json(out / "mt.de-en/score_bleu/score.json")
-    assert [entry["reference"] for entry in result["per_utterance"]] == ["a cook", "bread"]
-    assert [entry["source"] for entry in result["per_utterance"]] == ["K", "B"]
+    entries = read_entries(out / "mt.de-en/score_bleu/utterances.jsonl")
+    assert [entry["reference"] for entry in entries] == ["a cook", "bread"]
+    assert [entry["source"] for entry in entries] == ["K", "B"]
 
 
 @pytest.mark.parametrize("name", ["asr.en-en", "st.en-de", "st_cascade.en-de"])

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from espnet_spire.bin import score as bin_score
-from espnet_spire.score.files import Job, jobs_of, render, score_job
+from espnet_spire.score.files import Job, jobs_of, read_entries, score_job
+from espnet_spire.score.metrics import METRICS, TASK_METRICS, Settings, metrics_of
+from espnet_spire.text.jobs import TASKS
 from espnet_spire.utils.errors import SpireError
 
 REF = "a The cat sat.\nb hello there my friend\nc [noise]\nd x y\n"
@@ -31,34 +33,68 @@ def asr_job(tmp_path, ref=REF, hyp=HYP, **more):
     )
 
 
+def read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(autouse=True)
+def no_spm(tmp_path, monkeypatch):
+    """Whatever lies in the home directory."""
+    monkeypatch.setattr("sacrebleu.utils.SACREBLEU_DIR", str(tmp_path / "sacrebleu"))
+
+
 def test_asr_directory(tmp_path, caplog):
     scores = score_job(asr_job(tmp_path))
     out = tmp_path / "out"
     assert sorted(p.name for p in out.iterdir()) == ["score_cer", "score_wer"]
-    wer = json.loads((out / "score_wer/score.json").read_text(encoding="utf-8"))
+    assert sorted(p.name for p in (out / "score_wer").iterdir()) == [
+        "alignment.txt",
+        "hyp.trn",
+        "ref.trn",
+        "result.txt",
+        "score.json",
+        "utterances.jsonl",
+    ]
+    wer = read(out / "score_wer/score.json")
     # sat +1, there->their, my deleted, x and y deleted; 9 reference words
     assert wer["scores"][0]["value"] == pytest.approx(100 * 5 / 9)
     assert wer["scores"][0]["value"] == scores[0].value
     assert wer["missing_hypotheses"] == {"count": 1, "first": ["d"]}
-    assert wer["per_utterance"][3] == {
-        "utterance": "d",
-        "reference": "x y",
-        "hypothesis": "",
-        "hits": 0,
-        "substitutions": 0,
-        "deletions": 2,
-        "insertions": 0,
+    bounds = wer["scores"][0]["interval"]
+    assert (bounds["level"], bounds["resamples"], bounds["seed"]) == (0.95, 1000, 12345)
+    assert bounds["signature"].startswith("nrefs:1|bs:1000|seed:12345|norm:whisper-english@")
+    assert bounds["low"] < scores[0].value < bounds["high"]
+    entries = read_entries(out / "score_wer/utterances.jsonl")
+    assert entries[1] == {
+        "utterance": "b",
+        "reference": "hello there my friend",
+        "hypothesis": "hello their friend",
+        "scores": {"wer": 50.0},
+        "statistics": {"wer": [2, 1, 1, 0]},
+        "compared": {"reference": "hello there my friend", "hypothesis": "hello their friend"},
+        "alignment": [["=", 0, 1, 0, 1], ["S", 1, 2, 1, 2], ["D", 2, 3, 2, 2], ["=", 3, 4, 2, 3]],
     }
+    assert [e["scores"]["wer"] for e in entries] == [pytest.approx(100 / 3), 50, None, 100]
+    assert entries[0]["reference"] == "The cat sat."
+    assert entries[0]["compared"]["reference"] == "the cat sat"
     assert (out / "score_wer/ref.trn").read_text() == (
         "the cat sat\t(a)\nhello there my friend\t(b)\n\t(c)\nx y\t(d)\n"
     )
     assert (out / "score_cer/ref.trn").read_text().splitlines()[3] == "x <space> y\t(d)"
     assert "1 of 4 hypotheses are missing and count as empty (d)" in caplog.text
     text = (out / "score_wer/result.txt").read_text(encoding="utf-8")
-    assert text == render(wer)
-    assert "WER 55.56 over 4 utterances" in text
+    assert f"WER 55.56 [{bounds['low']:.2f}, {bounds['high']:.2f}] over 4 utterances" in text
     assert "REF: hello there my friend\nHYP: hello their ** friend" in text
     assert "CER" in (out / "score_cer/result.txt").read_text(encoding="utf-8")
+
+
+def test_every_utterance_is_aligned_worst_first(tmp_path):
+    score_job(asr_job(tmp_path))
+    text = (tmp_path / "out/score_wer/alignment.txt").read_text(encoding="utf-8")
+    assert [line.split(":")[0] for line in text.splitlines()[1:] if ": " in line][::1] == [
+        *("b", "REF", "HYP", "d", "REF", "HYP", "a", "REF", "HYP", "c"),
+    ]
+    assert "a: 0 S, 0 D, 1 I\nREF: the cat sat ****\nHYP: the cat sat down\n" in text
 
 
 def test_perfect_recognition_shows_no_worst(tmp_path):
@@ -82,15 +118,21 @@ def test_translation_directory(tmp_path):
     assert sorted(p.name for p in out.iterdir()) == [
         "hyp.trn",
         "ref.trn",
+        "result.tc.txt",
         "result.txt",
         "score.json",
+        "utterances.jsonl",
     ]
-    result = json.loads((out / "score.json").read_text(encoding="utf-8"))
+    result = read(out / "score.json")
     assert [s["metric"] for s in result["scores"]] == ["bleu", "chrf"]
     assert [s["value"] for s in result["scores"]] == [s.value for s in scores]
     # 7 tokens of which 6; 5 bigrams of which 4; 3 trigrams of which 2; 1 four-gram, wrong
     assert result["scores"][0]["counts"]["ngrams_correct"] == [6, 4, 2, 0]
     assert (out / "ref.trn").read_text(encoding="utf-8").startswith("die Katze saß\t(a)\n")
+    entries = read_entries(out / "utterances.jsonl")
+    assert entries[0]["source"] == "the cat sat"
+    assert entries[0]["scores"] == {"bleu": 100.0, "chrf": 100.0}
+    assert [sum(e["statistics"]["bleu"][i] for e in entries) for i in (0, 2, 9)] == [7, 6, 1]
     text = (out / "result.txt").read_text(encoding="utf-8")
     assert "SRC: hello you my friend\nREF: hallo du mein Freund\nHYP: hallo du mein Feind" in text
     assert "die Katze" not in text
@@ -241,3 +283,123 @@ def test_entry_points_import_nothing_heavy():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path.home()
     )
     assert done.stdout.strip() == "[]"
+
+
+def mt_job(tmp_path, ref, hyp, src=None, task="mt", lang="de"):
+    paths = [put(tmp_path / name, text) for name, text in (("ref", ref), ("hyp", hyp)) if text]
+    return Job(task, *paths, lang, tmp_path / "out", put(tmp_path / "src", src) if src else None)
+
+
+def test_what_has_no_reference_is_left_out_and_said(tmp_path, caplog):
+    """Speech that is translated in part: text.tc.de has not all utterances."""
+    ref = "a eins zwei drei vier\nc fünf sechs sieben acht\n"
+    hyp = "a eins zwei drei vier\nb weg\nc fünf sechs sieben acht\nd fort\n"
+    scores = score_job(mt_job(tmp_path, ref, hyp, task="st"))
+    assert [score.value for score in scores] == [100, 100]
+    result = read(tmp_path / "out/score_bleu/score.json")
+    assert result["left_out"] == {
+        "no_reference": {"count": 2, "first": ["b", "d"]},
+        "no_source": {"count": 0, "first": []},
+    }
+    assert result["scores"][0]["utterances"] == 2
+    assert "2 of 4 hypotheses have no reference in" in caplog.text
+    assert "2 utterances left out, no reference: b, d" in (
+        tmp_path / "out/score_bleu/result.txt"
+    ).read_text(encoding="utf-8")
+    with pytest.raises(SpireError, match="2 of 2 keys are not in .*ref"):
+        score_job(mt_job(tmp_path, ref, "x a\ny b\n", task="st"))
+
+
+def test_what_has_no_source_is_left_out_and_said(tmp_path, caplog):
+    ref, src = "a eins zwei\nb drei vier\nc fünf\n", "b three four\n"
+    score_job(mt_job(tmp_path, ref, "b drei vier\n", src))
+    result = read(tmp_path / "out/score_bleu/score.json")
+    assert result["left_out"]["no_source"] == {"count": 2, "first": ["a", "c"]}
+    assert result["missing_hypotheses"]["count"] == 0
+    assert "2 of 3 references have no text in" in caplog.text
+
+
+def test_windows_lines_and_odd_characters(tmp_path):
+    ref = "a\u0301 stra\u00dfe\u200b \u3000 x\r\nb\r\nc \u2028 y \uff15\r\n"
+    score_job(mt_job(tmp_path, ref, "a\u0301 stra\u00dfe\u200b \u3000 x\nb\nc \u2028 y \uff15\n"))
+    entries = read_entries(tmp_path / "out/score_bleu/utterances.jsonl")
+    assert [e["utterance"] for e in entries] == ["a\u0301", "b", "c"]
+    assert [e["reference"] for e in entries] == [e["hypothesis"] for e in entries]
+    assert entries[0]["reference"] == "stra\u00dfe\u200b \u3000 x"
+    assert entries[1]["scores"] == {"bleu": 0.0, "chrf": 0.0}
+    # one line an utterance, for whatever splits lines at "\n"
+    lines = (tmp_path / "out/score_bleu/utterances.jsonl").read_text("utf-8").split("\n")
+    assert len(lines) == 4 and lines[3] == ""
+
+
+def test_asked_for_later_and_the_rest_stays(tmp_path):
+    job = mt_job(tmp_path, "a eins zwei\nb drei vier\n", "a eins zwo\nb drei vier\n")
+    score_job(job)
+    before = read(tmp_path / "out/score_bleu/score.json")
+    (new,) = score_job(job, Settings(metrics=["ter"]))
+    after = read(tmp_path / "out/score_bleu/score.json")
+    assert [score["metric"] for score in after["scores"]] == ["bleu", "chrf", "ter"]
+    assert after["scores"][:2] == before["scores"]
+    assert after["scores"][2]["value"] == new.value == 25
+    (entry, _) = read_entries(tmp_path / "out/score_bleu/utterances.jsonl")
+    assert list(entry["scores"]) == list(entry["statistics"]) == ["bleu", "chrf", "ter"]
+    # but not when the texts have changed
+    put(job.hyp, "a eins zwei\nb drei vier\n")
+    score_job(job, Settings(metrics=["ter"]))
+    after = read(tmp_path / "out/score_bleu/score.json")
+    assert [score["metric"] for score in after["scores"]] == ["ter"]
+    # nor from a file that is none
+    put(tmp_path / "out/score_bleu/utterances.jsonl", "{}\n")
+    score_job(job)
+    after = read(tmp_path / "out/score_bleu/score.json")
+    assert [score["metric"] for score in after["scores"]] == ["bleu", "chrf"]
+
+
+def test_broken_utterances_are_named(tmp_path):
+    score_job(mt_job(tmp_path, "a b\n", "a b\n"))
+    path = tmp_path / "out/score_bleu/utterances.jsonl"
+    path.write_text(path.read_text() + '{"utterance": 1}\n')
+    with pytest.raises(SpireError, match="utterances.jsonl, line 2: no line of a score"):
+        read_entries(path)
+    with pytest.raises(SpireError, match="none.jsonl: no such file"):
+        read_entries(tmp_path / "none.jsonl")
+
+
+def test_metrics_of_tasks():
+    assert set(TASKS) <= set(TASK_METRICS)
+    for task, (possible, usual) in TASK_METRICS.items():
+        assert set(usual) <= set(possible) <= set(METRICS), task
+    names, left_out = metrics_of("st", Settings())
+    assert names == ["bleu", "chrf"]
+    assert len(left_out) == 1 and left_out[0].startswith("left out: spBLEU needs")
+    assert metrics_of("ape", Settings()) == (["bleu", "ter"], [])
+    assert metrics_of("ner", Settings()) == (["f1"], [])
+    asked = Settings(metrics=["wer", "comet22", "chrf++", "spbleu"])
+    assert metrics_of("mt", asked) == (["spbleu", "chrf++", "comet22"], [])
+    assert metrics_of("asr", asked) == (["wer"], [])
+    both = metrics_of("mt", Settings(metrics=["default", "ter"]))
+    assert both == (["bleu", "chrf", "ter"], left_out)
+    with pytest.raises(SpireError, match="metric 'blue' is unknown"):
+        metrics_of("mt", Settings(metrics=["blue"]))
+
+
+def test_what_was_asked_for_is_never_left_out(decoded, capsys, caplog):
+    decode, data = decoded
+    options = ["--decode_dir", str(decode), "--data_dir", str(data)]
+    with pytest.raises(SpireError, match="spBLEU needs FLORES-200's SentencePiece model"):
+        bin_score.main([*options, "--metrics", "default", "spbleu"])
+    assert not list(decode.glob("*/score_*")), "before anything is scored"
+    bin_score.main([*options, "--metrics", "ter"])
+    assert len(list(decode.glob("*/score_bleu/score.json"))) == 4
+    assert "asr.en-en: no metric of those asked for is one of asr" in caplog.text
+    with pytest.raises(SpireError, match="--metrics f1: nothing is scored by these"):
+        bin_score.main([*options, "--metrics", "f1"])
+    with pytest.raises(SpireError, match="--resamples 0: at least 1"):
+        bin_score.main([*options, "--resamples", "0"])
+    caplog.clear()
+    capsys.readouterr()
+    bin_score.main([*options, "--resamples", "50", "--seed", "1"])
+    assert caplog.text.count("left out: spBLEU needs") == 1
+    score = read(decode / "mt.en-de/score_bleu/score.json")["scores"][0]
+    assert score["interval"]["signature"].startswith("nrefs:1|bs:50|seed:1|case:mixed|")
+    assert "mt.en-de: BLEU 100.00 [100.00, 100.00]\n" in capsys.readouterr().out

@@ -128,6 +128,8 @@ def test_command(exp, tmp_path, capsys):
         "signature": "a|b:wer",
         "tag": "mini_1",
         "inference": "greedy",
+        "low": None,
+        "high": None,
     }
     page = out.read_text(encoding="utf-8")
     assert page.startswith("# My mini\n")
@@ -149,6 +151,21 @@ def test_command(exp, tmp_path, capsys):
     assert "\x1b" not in terminal
     assert re.search(r"^SpireFull  ASR +test  en +4\.2 +1\.5 +- +-$", terminal, re.M)
     assert "MISSED" in terminal
+
+
+def test_intervals_are_on_the_page(tmp_path, capsys):
+    path = put_score(tmp_path, "spire_it_spirefull_k/g/test", "mt.en-de", "score_bleu", bleu=30.0)
+    content = json.loads(path.read_text())
+    content["scores"][0]["interval"] = {"low": 28.94, "high": 31.16}
+    content["scores"].append({"metric": "ter", "value": 50, "signature": "s"})
+    path.write_text(json.dumps(content))
+    (bleu, ter) = report.collect(tmp_path)
+    assert (bleu.low, bleu.high, ter.low) == (28.94, 31.16, None)
+    bin_report.main(["--expdir", str(tmp_path), "--out", str(tmp_path / "R.md")])
+    page = (tmp_path / "R.md").read_text(encoding="utf-8")
+    assert "| MT | test | en→de | 30.0 [28.9, 31.2] | 50.0 |" in page
+    assert "95 % bootstrap intervals over utterances; TER: lower is better." in page
+    assert "[28.9" not in capsys.readouterr().out
 
 
 def test_report_is_the_same_twice(exp, tmp_path):
