@@ -2,7 +2,18 @@
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import (
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 from espnet_spire.text.prompts import Turn
 from espnet_spire.train.examples import encode_chatml_prompt, encode_plain_prompt
@@ -44,11 +55,23 @@ class Answerer(ABC):
     Args:
         tokenizer: the model's, see :func:`load_tokenizer`.
         max_new_tokens: limit of an answer.
+        positions: for how many tokens the model has positions, if that is known.
     """
 
-    def __init__(self, tokenizer, max_new_tokens: int) -> None:
+    def __init__(self, tokenizer, max_new_tokens: int, positions: Optional[int] = None) -> None:
         self.tokenizer = tokenizer
         self.max_new_tokens = max_new_tokens
+        self.positions = positions
+
+    def refused(self, prompts: Mapping[str, Sequence[int]]) -> Dict[str, str]:
+        """Which prompts (token ids) leave no room for an answer, and why."""
+        if self.positions is None:
+            return {}
+        return {
+            key: f"a prompt of {len(ids)} tokens, and the model has {self.positions} positions"
+            for key, ids in prompts.items()
+            if len(ids) >= self.positions
+        }
 
     @abstractmethod
     def stream(self, prompts: Sequence[Prompt]) -> Iterator[List[Tuple[int, Answer]]]:
@@ -107,6 +130,11 @@ class Answerer(ABC):
 def is_conversation(prompt: Prompt) -> bool:
     """Whether a prompt is a list of turns."""
     return not isinstance(prompt, str) and len(prompt) > 0 and isinstance(prompt[0], Turn)
+
+
+def positions_of(config) -> Optional[int]:
+    """For how many tokens a model has positions, by its configuration."""
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
 def load_tokenizer(name: str):

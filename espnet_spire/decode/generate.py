@@ -7,7 +7,14 @@ from typing import Deque, Dict, Iterator, List, NamedTuple, Optional, Sequence, 
 import torch
 from torch import Tensor
 
-from espnet_spire.decode.answers import Answer, Answerer, FollowUp, Prompt, load_tokenizer
+from espnet_spire.decode.answers import (
+    Answer,
+    Answerer,
+    FollowUp,
+    Prompt,
+    load_tokenizer,
+    positions_of,
+)
 from espnet_spire.decode.search import GREEDY, Search, draw, draws
 from espnet_spire.decode.slots import Slots, can_run
 from espnet_spire.model.generation import end_tokens, padding_rows
@@ -101,6 +108,7 @@ class Generator(Answerer):
         except (OSError, ValueError) as error:
             raise SpireError(f"--model {name}: {str(error).splitlines()[0]}") from None
         self.model = model.eval().to(device)
+        self.positions = positions_of(model.config)
         self.device = device
         self.batch_tokens = batch_tokens
         self.search = search.check()

@@ -8,7 +8,7 @@ from helpers_bases import KINDS, make_kind, read_json, write_json
 from safetensors.torch import load_file
 
 from espnet_spire.decode.generate import Answer, Generator
-from espnet_spire.decode.jobs import answer_turns
+from espnet_spire.decode.jobs import encode_turns
 from espnet_spire.model.export import export
 from espnet_spire.text import prompts
 from espnet_spire.text.jobs import parse_job
