@@ -1,6 +1,7 @@
 """ESPnet's own data preparation, ``egs2/<recipe>/local/data.sh``: run in place, then imported."""
 
 import hashlib
+import os
 import shlex
 from pathlib import Path
 from typing import List, NamedTuple, Sequence
@@ -57,7 +58,7 @@ def find_recipe(espnet_root: PathLike, recipe: str) -> Path:
         raise SpireError(f"{espnet_root}: no egs2 there; --espnet_root is ESPnet's checkout")
     directory = egs2 / recipe
     if (directory / "local" / "data.sh").is_file():
-        return directory.absolute()
+        return Path(os.path.abspath(directory))
     corpus = egs2 / Path(recipe).parts[0]
     there = sorted(
         str(path.parent.parent.relative_to(egs2)) for path in corpus.glob("*/local/data.sh")
