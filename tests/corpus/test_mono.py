@@ -3,6 +3,9 @@
 import gzip
 import json
 import lzma
+import os
+import subprocess
+import sys
 
 import pytest
 from corpora import mc4
@@ -163,6 +166,29 @@ def test_what_cannot_be_asked(tmp_path, monkeypatch, options, message):
     monkeypatch.delenv("MC4", raising=False)
     with pytest.raises(SpireError, match=message):
         main(["--corpus", *options, "--out", "out"])
+
+
+def test_after_a_kill_the_same_command_gives_the_same(tmp_path):
+    text = "".join(f"Zeile {number}\n" for number in range(20_000))
+    first, last = tmp_path / "1.txt", tmp_path / "2.txt"
+    first.write_text(text)
+    os.mkfifo(last)
+    options = ["--langs", "de", "--files", tmp_path / "*.txt", "--max_documents", 300]
+    command = [sys.executable, "-m", "espnet_spire.bin.prepare_text", "--corpus", "mono"]
+    out = tmp_path / "data/out"
+    running = subprocess.Popen([*command, *map(str, options), "--out", str(out)])
+    with open(last, "w") as stream:  # waits for the reader
+        stream.write(text[:70_000])
+        stream.flush()
+        running.kill()
+        running.wait()
+    assert not out.exists() and any(out.parent.iterdir())
+    last.unlink()
+    last.write_text(text)
+    found = prepare_text("mono", out, *options)
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+    assert found == prepare_text("mono", tmp_path / "whole", *options)
+    assert len(found["text.de"]) == 300
 
 
 def test_as_a_user_sees_it(root, tmp_path):

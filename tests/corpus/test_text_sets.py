@@ -6,9 +6,11 @@ import pytest
 from corpora import ape_ner, flores200, wmt23
 from corpora.text_checks import prepare_text
 
+from espnet_spire.bin import score, spire_inference
 from espnet_spire.bin.prepare_text import main
 from espnet_spire.corpus.records import LeftOut, Utterance
 from espnet_spire.corpus.rules import Setting, without_overlap
+from espnet_spire.score.files import read_entries
 from espnet_spire.utils.atomic import read_json
 from espnet_spire.utils.datadir import utterance_keys, validate_data_dir
 from espnet_spire.utils.errors import SpireError
@@ -93,6 +95,22 @@ def test_fleurs_is_filtered_by_it(flores, tmp_path):
     found = list(without_overlap(str(table)).apply(utterances, Setting(0, tmp_path, 1)))
     assert found[1] == utterances[1]
     assert found[0] == LeftOut("u1", f"is sentence devtest0004 of {table}: {spoken}")
+
+
+def test_it_is_decoded_and_scored(flores, tmp_path, lm_dir, capsys):
+    data, out = tmp_path / "flores", tmp_path / "out"
+    prepare_text("flores200", data, "--root", flores)
+    options = ["--model", str(lm_dir), "--data_dir", str(data), "--out", str(out)]
+    options += ["--max_new_tokens", "3", "--device", "cpu", "--jobs"]
+    spire_inference.main([*options, "mt.en-zh", "mt.fr-en"])
+    score.main(["--decode_dir", str(out), "--data_dir", str(data)])
+    assert capsys.readouterr().out.count(": BLEU ") == 2
+    scored = read_entries(out / "mt.fr-en/score_bleu/utterances.jsonl")
+    assert [row["utterance"] for row in scored] == utterance_keys(data)
+    assert [row["reference"] for row in scored] == flores200.sentences("en")
+    assert [row["source"] for row in scored] == flores200.sentences("fr")
+    with pytest.raises(SpireError, match="flores: job asr.en-en needs speech, and this set has no"):
+        spire_inference.main([*options, "asr.en-en"])
 
 
 # Tower-Eval ----------------------------------------------------------------------------------
