@@ -121,7 +121,14 @@ def _speech(
     inputs = list(corpus.index(root, one.split, targets))
     if rules:
         command += ["--rules", *rules, "--seed", str(options.seed)]
-        inputs += [path for rule in rules for path in parse_rule(rule).reads]
+        for rule in map(parse_rule, rules):
+            for path in rule.reads:
+                if not path.exists():
+                    raise SpireError(
+                        f"{path} is not there, which the rule '{rule.name}' reads: add its corpus"
+                        f" to --corpora, or lift the rule with --set_rules {one.set}="
+                    )
+            inputs += rule.reads
     return inputs
 
 
