@@ -1,10 +1,11 @@
 """Named entities: F1 of tag sequences, as Tower-Eval has it.
 
-References and answers are what TowerInstruct is taught to write: a list of words with their tags in
-the IOB2 scheme, ``[("Lima", "B-Location"), ("is", "O")]``. Words are not compared: the n-th tag of
-an answer is about the n-th word; what is beyond the reference is cut off, what is lacking is
-outside of entities, and so is an answer that cannot be read. An entity counts as found if its type
-and both of its ends are right.
+Answers are what TowerInstruct is taught to write: a list of words with their tags in the IOB2
+scheme, ``[("Lima", "B-Location"), ("is", "O")]``. References are that, too, or the tags alone with
+blanks between them, as data directories have them (``text.tags.<lang>``). Words are not compared:
+the n-th tag of an answer is about the n-th word; what is beyond the reference is cut off, what is
+lacking is outside of entities, and so is an answer that cannot be read. An entity counts as found
+if its type and both of its ends are right.
 
 Source: deep-spin/tower-eval, ``metrics/f1_sequence`` (``hypothesis_format: text-tuple-list``), and
 conlleval (Tjong Kim Sang and De Meulder 2003), whose rules for tags out of order are kept: ``I-``
@@ -18,11 +19,13 @@ from typing import List, Sequence, Set, Tuple
 import numpy as np
 
 from espnet_spire.score.measured import Measured, Texts
+from espnet_spire.text.prompts import ENTITIES
 from espnet_spire.utils.errors import SpireError
 
-# What Tower-Eval counts of MultiCoNER 2023 (its valid_ner_tags).
-TOWER_TYPES = ("Person", "Location", "Group", "Product", "CreativeWorks", "Medical")
+# What Tower-Eval asks for and counts of MultiCoNER 2023 (its valid_ner_tags).
+TOWER_TYPES = tuple(name for name, _ in ENTITIES)
 OUTSIDE = "O"
+_TAGS = re.compile(r"(?:O|[BI]-\S+)(?: (?:O|[BI]-\S+))*")
 _PAIR = re.compile(r'\("(.*?)", "(.*?)"\)')
 
 Entity = Tuple[str, int, int]
@@ -31,6 +34,11 @@ Entity = Tuple[str, int, int]
 def read_tags(text: str) -> List[str]:
     """Tags of a list of pairs, in order; none if there is no pair in the text."""
     return [tag for _, tag in _PAIR.findall(text)]
+
+
+def reference_tags(text: str) -> List[str]:
+    """Tags of a reference: of pairs, or with blanks between them; none if it is neither."""
+    return text.split(" ") if _TAGS.fullmatch(text) else read_tags(text)
 
 
 def entities(tags: Sequence[str], types: Sequence[str] = TOWER_TYPES) -> Set[Entity]:
@@ -61,7 +69,7 @@ def sequence_f1(texts: Texts, types: Sequence[str] = TOWER_TYPES) -> Measured:
     Statistics are (correct, predicted, true) entities.
 
     Raises:
-        SpireError: a reference is no list of tagged words, or no entity is in any.
+        SpireError: a reference is no list of tags, or no entity is in any.
     """
     statistics = np.zeros((len(texts.keys), 3), int)
     by_type = {name: [0, 0, 0] for name in types}
@@ -69,10 +77,10 @@ def sequence_f1(texts: Texts, types: Sequence[str] = TOWER_TYPES) -> Measured:
     for row, key, reference, hypothesis in zip(
         statistics, texts.keys, texts.references, texts.hypotheses, strict=True
     ):
-        gold, given = read_tags(reference), read_tags(hypothesis)
+        gold, given = reference_tags(reference), read_tags(hypothesis)
         if not gold:
             raise SpireError(
-                f"reference of {key} is no list of tagged words such as"
+                f"reference of {key} is no list of tags such as 'B-Location O' or"
                 f' [("Lima", "B-Location"), ("is", "O")]: {reference[:60]!r}'
             )
         unreadable += not given

@@ -358,7 +358,8 @@ def jobs_of(decode_dir: PathLike, data_dir: PathLike, *, speech_lang: str = "en"
 
     The text in the language of the speech is ``data_dir/text``, in another language xx
     ``data_dir/text.tc.xx`` (in a set without speech always the latter); that names both references
-    and (where the file is there) sources.
+    and (where the file is there) sources. Of named entities the tags are the references
+    (``text.tags.xx``) and the tokens are the sources (``text.tokens.xx``).
 
     Raises:
         SpireError: a directory is missing, or nothing in it was decoded.
@@ -377,11 +378,15 @@ def jobs_of(decode_dir: PathLike, data_dir: PathLike, *, speech_lang: str = "en"
         if not (directory / TEXT).is_file():
             logging.warning(f"{directory}: has no file {TEXT} (decoding not finished?); left out")
             continue
-        source = language_file(data_dir, decoded.src, speech_lang)
+        reference, source = (
+            language_file(data_dir, lang, speech_lang) for lang in (decoded.tgt, decoded.src)
+        )
+        if decoded.task == "ner":
+            reference, source = (data_dir / f"{TEXT}.{n}.{decoded.tgt}" for n in ("tags", "tokens"))
         jobs.append(
             Job(
                 task=decoded.task,
-                ref=language_file(data_dir, decoded.tgt, speech_lang),
+                ref=reference,
                 hyp=directory / TEXT,
                 lang=decoded.tgt,
                 out=directory,

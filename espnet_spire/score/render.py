@@ -85,9 +85,13 @@ def worst(result: Mapping[str, Any], entries: Sequence[Entry]) -> List[Entry]:
         wrong = [entry for entry in entries if _edits(entry, metric)]
         return sorted(wrong, key=lambda e: (-_edits(e, metric), e["utterance"]))
     metric = _by(result)
-    sign = -1 if METRICS[metric].lower_is_better else 1
-    wrong = [e for e in entries if e["reference"] != e["hypothesis"]]
-    return sorted(wrong, key=lambda e: (sign * _or_zero(e["scores"][metric]), e["utterance"]))
+    best, sign = (0.0, -1) if METRICS[metric].lower_is_better else (100.0, 1)
+    wrong = [
+        entry
+        for entry in entries
+        if entry["reference"] != entry["hypothesis"] and entry["scores"][metric] not in (None, best)
+    ]
+    return sorted(wrong, key=lambda e: (sign * e["scores"][metric], e["utterance"]))
 
 
 def utterance_lines(result: Mapping[str, Any], entry: Entry) -> List[str]:
@@ -102,9 +106,7 @@ def utterance_lines(result: Mapping[str, Any], entry: Entry) -> List[str]:
         head = f"{entry['utterance']}: {substitutions} S, {deletions} D, {insertions} I"
         return [head, drawn] if drawn else [head]
     metric = _by(result)
-    lines = [
-        f"{entry['utterance']}: {METRICS[metric].title} {_or_zero(entry['scores'][metric]):.1f}"
-    ]
+    lines = [f"{entry['utterance']}: {METRICS[metric].title} {entry['scores'][metric]:.1f}"]
     for label, side in (("SRC", "source"), ("REF", "reference"), ("HYP", "hypothesis")):
         if side in entry:
             lines.append(f"{label}: {entry[side]}".rstrip())
@@ -168,10 +170,6 @@ def _right(result: Mapping[str, Any], entries: Sequence[Entry]) -> List[Entry]:
 
 def _edits(entry: Entry, metric: str) -> int:
     return sum(entry["statistics"][metric][1:])
-
-
-def _or_zero(value: Optional[float]) -> float:
-    return 0.0 if value is None else value
 
 
 def _first(some: Mapping[str, Any]) -> str:

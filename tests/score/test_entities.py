@@ -76,6 +76,14 @@ def test_other_types():
         f1(references, references)
 
 
-def test_a_reference_must_be_a_list_of_tagged_words():
-    with pytest.raises(SpireError, match="reference of u1 is no list of tagged words.*'plain"):
+def test_references_may_be_tags_alone():
+    answers = [tagged("B-Person", "I-Person", "O"), "O B-Group"]
+    found = f1(["B-Person I-Person O", "O B-Group"], answers)
+    # an answer has words, too
+    assert found.statistics.tolist() == [[1, 1, 1], [0, 0, 1]]
+    assert found.counts["unreadable_hypotheses"] == 1
+
+
+def test_a_reference_must_be_a_list_of_tags():
+    with pytest.raises(SpireError, match="reference of u1 is no list of tags.*'plain"):
         f1([tagged("B-Person"), "plain text"], ["", ""])

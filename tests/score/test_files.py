@@ -403,3 +403,26 @@ def test_what_was_asked_for_is_never_left_out(decoded, capsys, caplog):
     score = read(decode / "mt.en-de/score_bleu/score.json")["scores"][0]
     assert score["interval"]["signature"].startswith("nrefs:1|bs:50|seed:1|case:mixed|")
     assert "mt.en-de: BLEU 100.00 [100.00, 100.00]\n" in capsys.readouterr().out
+
+
+def test_named_entities_and_post_editing(tmp_path, capsys):
+    data, decode = tmp_path / "data", tmp_path / "d"
+    put(data / "text.tags.de", "a B-Person O\nb O B-Location\n")
+    put(data / "text.tokens.de", 'a ["Anna", "lebt"]\nb ["in", "Bonn"]\n')
+    put(data / "text.tc.en", "a Anna lives\nb in Bonn\n")
+    put(data / "text.tc.de", "a Anna lebt\nb in Bonn\n")
+    answers = 'a [("Anna", "B-Person"), ("lebt", "O")]\nb [("in", "O"), ("Bonn", "B-Group")]\n'
+    put(decode / "ner.de-de/text", answers)
+    put(decode / "ape.en-de/text", "a Anna lebte\nb in Bonn\n")
+    bin_score.main(["--decode_dir", str(decode), "--data_dir", str(data)])
+    printed = capsys.readouterr().out
+    assert "ner.de-de: F1 50.00 [0.00, 100.00]" in printed
+    assert "ape.en-de: TER 25.00 [0.00, 50.00]" in printed
+    f1 = read(decode / "ner.de-de/score_f1/score.json")["scores"][0]
+    assert f1["counts"]["f1_by_type"]["Person"] == 100
+    (first, second) = read_entries(decode / "ner.de-de/score_f1/utterances.jsonl")
+    assert (first["source"], first["scores"]) == ('["Anna", "lebt"]', {"f1": 100.0})
+    text = (decode / "ner.de-de/score_f1/result.txt").read_text(encoding="utf-8")
+    assert "The worst 1 of 2 utterances\n\nb: F1 0.0\nSRC:" in text
+    (first, _) = read_entries(decode / "ape.en-de/score_bleu/utterances.jsonl")
+    assert first["source"] == "Anna lives" and first["scores"]["ter"] == 50
