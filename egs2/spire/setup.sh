@@ -55,7 +55,7 @@ link "${here}/spire.sh" spire.sh
 link "${here}/path.sh" path.sh
 link "${here}/${espnet:+espnet_}db.sh" db.sh
 link "${root}/conf" conf
-[ ! -f "${here}/cmd.sh" ] || link "${here}/cmd.sh" cmd.sh
+link "${here}/cmd.sh" cmd.sh
 link "${root}/local/espnet_data.sh" local/espnet_data.sh
 for name in utils steps; do
     kaldi="${espnet}/tools/kaldi/egs/wsj/s5/${name}"

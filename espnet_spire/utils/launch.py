@@ -1,7 +1,8 @@
-"""Start the jobs of a sharded stage on this machine and wait for all of them."""
+"""Start the jobs of a sharded stage, here or by a scheduler, and wait for all of them."""
 
 import ctypes
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Sequence
 
+from espnet_spire.utils.atomic import atomic_write
 from espnet_spire.utils.errors import SpireError
 
 JOB = "JOB"
@@ -120,17 +122,59 @@ def launch_local(command: Sequence[str], *, nj: int, log: str) -> None:
                     raise SpireError(f"job {number} of {nj}: {_reason(path)} (log: {path})")
             time.sleep(0.05)
         shown.join()
-        if nj > 1:
-            merged = subprocess.run(merge_command(command, nj), preexec_fn=prepare)
-            if merged.returncode != 0:
-                raise SpireError(
-                    "the jobs ended well, but their output cannot be joined (see above)"
-                )
+        _merge(command, nj)
     finally:
         for process, _ in processes:
             if process.poll() is None:
                 process.terminate()
                 process.wait()
+
+
+def launch_through(cmd: Sequence[str], command: Sequence[str], *, nj: int, log: str) -> None:
+    """Let another program run shards 1 … nj, then merge what they left on this machine.
+
+    The program is called as Kaldi's ``run.pl``, ``slurm.pl`` and ``queue.pl``: ``<cmd> JOB=1:<nj>
+    <log> <command>``. It waits for all jobs and ends with another status than 0 if one failed.
+
+    Args:
+        cmd: the program and its options, e.g. ``utils/slurm.pl --mem 8G``.
+        command: argv of an entry point that takes ``--num_shards --shard --merge``.
+        nj: how many.
+        log: file name with ``JOB`` in it, where the program puts what jobs print. A script is
+            written beside it: the words of the command go through shells on their way, with rules
+            of their own for quotes and for ``JOB``.
+
+    Raises:
+        SpireError: the program or a job failed; it names the log.
+    """
+    script = Path(log.replace(f".{JOB}", "").replace(JOB, "")).with_suffix(".sh")
+    script.parent.mkdir(parents=True, exist_ok=True)
+    words = shlex.join(command)
+    shards = "" if nj == 1 else f' --num_shards {nj} --shard "$1"'
+    with atomic_write(script) as stream:
+        stream.write(f"#!/usr/bin/env bash\nexec {words}{shards}\n")
+    logs = [Path(log.replace(JOB, str(job))) for job in range(1, nj + 1)]
+    for path in logs:
+        path.unlink(missing_ok=True)  # those of an earlier start say nothing of this one
+    argv = [*cmd, f"{JOB}=1:{nj}", log, "bash", str(script), JOB]
+    try:
+        status = subprocess.run(argv, preexec_fn=end_with_parent()).returncode
+    except OSError as error:
+        raise SpireError(f"--cmd {shlex.join(cmd)} cannot be run: {error.strerror}") from None
+    if status != 0:
+        for job, path in enumerate(logs, 1):
+            if path.exists() and last_line(path).startswith("error:"):
+                raise SpireError(f"job {job} of {nj}: {_reason(path)} (log: {path})")
+        raise SpireError(f"{shlex.join(cmd)} ended with status {status} (logs: {log})")
+    _merge(command, nj)
+
+
+def _merge(command: Sequence[str], nj: int) -> None:
+    if nj == 1:
+        return
+    merged = subprocess.run(merge_command(command, nj), preexec_fn=end_with_parent())
+    if merged.returncode != 0:
+        raise SpireError("the jobs ended well, but their output cannot be joined (see above)")
 
 
 def _reason(path: Path) -> str:

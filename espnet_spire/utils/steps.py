@@ -32,7 +32,7 @@ from espnet_spire.utils.stopping import ANNOUNCED
 # Larger files are known by size and modification time.
 _HASHED_BYTES = 64 * 2**20
 # Options that change how fast a result comes and not what it is.
-VOLATILE = ("--nj", "--num_shards", "--num_threads", "--device", "--ngpu", "--log_level")
+VOLATILE = ("--nj", "--num_shards", "--num_threads", "--device", "--ngpu", "--log_level", "--cmd")
 
 
 def _fingerprint_file(path: Path) -> str:

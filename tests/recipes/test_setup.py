@@ -17,6 +17,7 @@ from espnet_spire.utils.datadir import read_table
 ROOT = Path(__file__).resolve().parents[2]
 SETUP = ROOT / "egs2/spire/setup.sh"
 MADE = {
+    "cmd.sh",
     "conf",
     "db.sh",
     "local",
@@ -65,6 +66,7 @@ OURS = {
     "path.sh": ROOT / "egs2/spire/path.sh",
     "db.sh": ROOT / "egs2/spire/db.sh",
     "conf": ROOT / "conf",
+    "cmd.sh": ROOT / "egs2/spire/cmd.sh",
     "local/espnet_data.sh": ROOT / "local/espnet_data.sh",
 }
 
@@ -82,7 +84,7 @@ def test_a_recipe_directory_anywhere(tmp_path, spelled):
         "slash": f"{recipe}/",
     }.get(spelled, recipe)
     done = setup(name, place / "deep")
-    assert {path.name for path in recipe.iterdir()} - {"cmd.sh"} == MADE
+    assert {path.name for path in recipe.iterdir()} == MADE
     assert OURS.items() <= links(recipe).items()
     for copied in ("run.sh", "local/data.sh"):
         assert os.access(recipe / copied, os.X_OK) and not (recipe / copied).is_symlink()
@@ -250,7 +252,7 @@ def test_without_kaldi(checkout):
     shutil.rmtree(checkout / "tools/kaldi")
     setup("abc/spire1", checkout / "egs2")
     recipe = checkout / "egs2/abc/spire1"
-    assert {path.name for path in recipe.iterdir()} - {"cmd.sh"} == MADE
+    assert {path.name for path in recipe.iterdir()} == MADE
     assert "error: local/data.sh: downloads/train.tsv" in run(["./run.sh"], recipe).stderr
 
 

@@ -17,6 +17,7 @@ from espnet_spire.utils.launch import (
     job_command,
     last_line,
     launch_local,
+    launch_through,
     merge_command,
 )
 
@@ -171,3 +172,68 @@ def test_last_line(tmp_path):
 def test_command(job, tmp_path):
     command.main(["--nj", "2", "--log", str(tmp_path / "l.JOB"), "--", *job])
     assert (tmp_path / "out").read_text() == "ACEGBDF"
+
+
+# What Kaldi's run.pl does with its words: those with spaces go into quotes, others to the shell as
+# they are, and JOB is replaced wherever it stands.
+RUN_PL = """#!/usr/bin/env bash
+echo "$@" >>"$(dirname "$0")/called"
+while [[ "$1" = --* ]]; do shift 2; done
+range="${1#JOB=1:}"
+log="$2"
+shift 2
+line=""
+for word in "$@"; do
+    if [[ "$word" = *" "* ]]; then line+="\\"$word\\" "; else line+="$word "; fi
+done
+failed=0
+for job in $(seq "$range"); do
+    ( echo "# $line" >"${log//JOB/$job}"
+      bash -c "${line//JOB/$job}" >>"${log//JOB/$job}" 2>&1 ) || failed=$((failed + 1))
+done
+[ "$failed" = 0 ] || { echo "run.pl: $failed / $range failed" >&2; exit 1; }
+"""
+
+
+@pytest.fixture
+def run_pl(tmp_path):
+    path = tmp_path / "utils" / "run.pl"
+    path.parent.mkdir()
+    path.write_text(RUN_PL)
+    path.chmod(0o755)
+    return path
+
+
+def test_jobs_by_another_program(job, run_pl, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    log = "exp/my log/units.JOB.log"
+    # words that a shell would understand in its own way, and a JOB that is none
+    words = [*job, "--sleep_merge", "0"]
+    words[2] = str(tmp_path / "out $HOME;JOB (1)")
+    command.main(["--nj", "3", "--log", log, "--cmd", "utils/run.pl --mem 8G", "--", *words])
+    assert (tmp_path / "out $HOME;JOB (1)").read_text() == "ADGBECF"
+    called = (tmp_path / "utils/called").read_text()
+    assert called == f"--mem 8G JOB=1:3 {log} bash exp/my log/units.sh JOB\n"
+    assert "working on 3" in (tmp_path / "exp/my log/units.3.log").read_text()
+
+
+def test_one_job_by_another_program(job, run_pl, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    launch_through([str(run_pl)], job, nj=1, log=str(tmp_path / "JOB.log"))
+    assert (tmp_path / "out").read_text() == "ABCDEFG"
+
+
+def test_a_job_that_fails_in_another_program(job, run_pl, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    log = str(tmp_path / "units.JOB.log")
+    with pytest.raises(SpireError) as error:
+        launch_through([str(run_pl)], [*job, "--fail", "2"], nj=3, log=log)
+    reason = f"job 2 of 3: data/text, line 3: no value (log: {tmp_path}/units.2.log)"
+    assert str(error.value) == reason
+    assert not (tmp_path / "out").exists()
+    run_pl.write_text("#!/usr/bin/env bash\nexit 3\n")
+    with pytest.raises(SpireError, match="run.pl ended with status 3"):
+        launch_through([str(run_pl)], job, nj=3, log=log)
+    with pytest.raises(SpireError, match="--cmd none.pl cannot be run: No such file"):
+        launch_through(["none.pl"], job, nj=3, log=log)
