@@ -91,6 +91,21 @@ def test_segments_and_pipes(tmp_path, make_data_dir):
     assert validate_data_dir(tmp_path / "out") == 2
 
 
+def test_translations_of_some_utterances(mixed, tmp_path):
+    """They stay so; what is left out is in none of them."""
+    (mixed / "text.tc.de").write_text("b zwei\nc drei\n")
+    (mixed / "text.tc.fr").write_text("c trois\n")
+    left_out = run(mixed, tmp_path / "out", Limits(shortest=0.6))
+    assert list(left_out) == ["b"]
+    assert read_table(tmp_path / "out/text").keys() == {"a", "c"}
+    assert (tmp_path / "out/text.tc.de").read_text() == "c drei\n"
+    assert (tmp_path / "out/text.tc.fr").read_text() == "c trois\n"
+    assert validate_data_dir(tmp_path / "out") == 2
+    (mixed / "text.tc.de").write_text("b zwei\nd vier\n")
+    with pytest.raises(SpireError, match="text.tc.de: utterance d is not in raw/wav.scp"):
+        run(mixed, tmp_path / "out")
+
+
 def test_limits_by_hand():
     limits = Limits(0.5, 2.0)
     assert limits.reason(8000) is None and limits.reason(32000) is None
