@@ -100,17 +100,11 @@ def _local_model(args):
 
 
 def _server(args):
-    from espnet_spire.decode.server import ServerGenerator, ServerSettings
+    from espnet_spire.decode.server import ServerGenerator, server_settings
 
-    settings = ServerSettings(
-        args.server,
-        _server_model(args),
-        concurrency=args.server_concurrency,
-        timeout=args.server_timeout,
-        retries=args.server_retries,
-        api=args.server_api,
+    return ServerGenerator.of_model(
+        args.model, server_settings(args), max_new_tokens=args.max_new_tokens
     )
-    return ServerGenerator.of_model(args.model, settings, max_new_tokens=args.max_new_tokens)
 
 
 def _label(args, settings, scorer, texts):

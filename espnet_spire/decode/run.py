@@ -289,6 +289,18 @@ def _check_speech(jobs: Sequence[Job], data_dir: Path) -> None:
             )
 
 
+def say(jobs: Sequence[Job], out: PathLike) -> None:
+    """Print what was decoded: job, utterance and text, with tabs between them."""
+    for job in order_jobs(jobs):
+        for name in reversed(tables_of(job)):
+            if name == TAGS:
+                continue
+            what = job.name if name == TEXT else f"{job.name} ({name})"
+            table = read_table(Path(out) / job.name / name, allow_empty_value=True)
+            for key, text in table.items():
+                print(f"{what}\t{key}\t{text}")
+
+
 def merge(
     jobs: Sequence[Job],
     *,

@@ -8,10 +8,11 @@ A server is asked in the most exact way that it takes:
   server's: where its prompt has another number of tokens than training's, the log says so.
 * ``text``: to ``/v1/completions``, for plain prompts. The server's tokenizer adds the BOS.
 
-Always greedy, and one request a prompt: batching is the server's work, so many requests are in
-flight at once.
+Greedy unless answers are to be drawn, and one request a prompt: batching is the server's work, so
+many requests are in flight at once.
 """
 
+import argparse
 import asyncio
 import logging
 import os
@@ -23,8 +24,10 @@ from espnet_spire.decode.answers import (
     Prompt,
     is_conversation,
     load_tokenizer,
+    positions_of,
 )
-from espnet_spire.model.generation import end_tokens, padding_rows
+from espnet_spire.decode.search import GREEDY, Search
+from espnet_spire.model.generation import end_tokens, load_settings, padding_rows
 from espnet_spire.utils.errors import SpireError
 
 APIS = ("auto", "ids", "chat", "text")
@@ -52,6 +55,18 @@ class ServerSettings(NamedTuple):
     api: str = "auto"
 
 
+def server_settings(args: argparse.Namespace) -> ServerSettings:
+    """Of :func:`espnet_spire.utils.cli.add_server_options` and ``--model``."""
+    return ServerSettings(
+        args.server,
+        args.server_model or args.model,
+        concurrency=args.server_concurrency,
+        timeout=args.server_timeout,
+        retries=args.server_retries,
+        api=args.server_api,
+    )
+
+
 class ServerGenerator(Answerer):
     """A causal LM behind one server or several; ``OPENAI_API_KEY`` is sent where it is set.
 
@@ -61,6 +76,8 @@ class ServerGenerator(Answerer):
         max_new_tokens: limit of an answer.
         eos_ids: tokens that end an answer, see :func:`espnet_spire.model.generation.end_tokens`.
         suppressed: rows of the output matrix that are no tokens.
+        positions: for how many tokens the model has positions, if that is known.
+        search: how answers are looked for; not beam search.
 
     Raises:
         SpireError: a setting that is impossible, or the client is not installed.
@@ -74,12 +91,17 @@ class ServerGenerator(Answerer):
         max_new_tokens: int,
         eos_ids: Sequence[int] = (),
         suppressed: Sequence[int] = (),
+        positions: Optional[int] = None,
+        search: Search = GREEDY,
     ) -> None:
         try:
             import openai  # noqa: F401
         except ImportError:
             raise SpireError("--server needs the package openai: pip install openai") from None
-        super().__init__(tokenizer, max_new_tokens)
+        super().__init__(tokenizer, max_new_tokens, positions)
+        if search.check().num_beams > 1:
+            raise SpireError("--server: OpenAI's protocol has no beam search; leave --num_beams")
+        self.search = search
         for url in settings.urls:
             if not url.startswith(("http://", "https://")):
                 raise SpireError(f"--server {url}: give a URL, such as http://localhost:8000/v1")
@@ -97,30 +119,23 @@ class ServerGenerator(Answerer):
 
     @classmethod
     def of_model(
-        cls, name: str, settings: ServerSettings, *, max_new_tokens: int
+        cls, name: str, settings: ServerSettings, *, max_new_tokens: int, search: Search = GREEDY
     ) -> "ServerGenerator":
         """For a model whose tokenizer and configuration are here: directory or hub name.
 
         Raises:
             SpireError: they are not.
         """
-        from transformers import AutoConfig, GenerationConfig
-
         tokenizer = load_tokenizer(name)
-        try:
-            config = AutoConfig.from_pretrained(name)
-            try:
-                generation = GenerationConfig.from_pretrained(name)
-            except OSError:  # models without one say it in their configuration
-                generation = GenerationConfig.from_model_config(config)
-        except (OSError, ValueError) as error:
-            raise SpireError(f"--model {name}: {str(error).splitlines()[0]}") from None
+        config, generation = load_settings(name)
         return cls(
             tokenizer,
             settings,
             max_new_tokens=max_new_tokens,
             eos_ids=end_tokens(tokenizer, generation),
             suppressed=padding_rows(tokenizer, config),
+            positions=positions_of(config),
+            search=search,
         )
 
     def stream(self, prompts: Sequence[Prompt]) -> Iterator[List[Tuple[int, Answer]]]:
@@ -268,6 +283,10 @@ class _Server:
             **({"logit_bias": owner.logit_bias} if owner.logit_bias else {}),
         }
         ids = owner.encode(prompt)
+        if owner.search.do_sample:
+            options["temperature"] = owner.search.temperature
+            options["top_p"] = owner.search.top_p
+            options["seed"] = owner.search.seed_of(ids)
         if api == "chat":
             if not is_conversation(prompt):
                 raise SpireError("--server_api chat: a plain prompt is no conversation; use text")

@@ -12,6 +12,7 @@ from espnet_spire.model.generation import padding_rows
 from espnet_spire.model.weights import Weight, Weights, stored_weights, trained_weights
 from espnet_spire.text.matrices import empty_model
 from espnet_spire.text.prompts import IM_END
+from espnet_spire.text.vocabulary import CODEBOOK_DIR
 from espnet_spire.text.weight_files import INDEX_FILE
 from espnet_spire.train.checkpoints import checkpoint_tag, read_manifest, read_pointer
 from espnet_spire.utils.atomic import PathLike, atomic_dir, read_json, write_json
@@ -118,10 +119,15 @@ def write_weights(directory: Path, weights: Weights, dtype: torch.dtype, shard_s
 
 
 def _copy_files(start_model: Path, out: Path, instruct: bool) -> None:
-    """All of the start model but its weights and settings: tokenizer, ``spire.json``, licences."""
+    """All of the start model but its weights and settings: tokenizer, ``spire.json``, licences.
+
+    Of directories the codebook's alone.
+    """
     for path in sorted(start_model.iterdir()):
         if path.is_file() and not any(path.match(pattern) for pattern in _WRITTEN):
             shutil.copyfile(path, out / path.name)
+    if (start_model / CODEBOOK_DIR).is_dir():
+        shutil.copytree(start_model / CODEBOOK_DIR, out / CODEBOOK_DIR)
     if instruct:
         for name in _ROLES:
             if (out / name).exists():

@@ -1,8 +1,31 @@
 """What ends an LM's answers, and which rows of its output matrix are no tokens."""
 
-from typing import List
+from typing import Any, List, Tuple
 
 from espnet_spire.text.prompts import IM_END
+from espnet_spire.utils.errors import SpireError
+
+
+def load_settings(name: str) -> Tuple[Any, Any]:
+    """Configuration and generation settings of a model, without its weights.
+
+    Args:
+        name: directory or hub name.
+
+    Raises:
+        SpireError: there is no such model.
+    """
+    from transformers import AutoConfig, GenerationConfig
+
+    try:
+        config = AutoConfig.from_pretrained(name)
+        try:
+            generation = GenerationConfig.from_pretrained(name)
+        except OSError:  # models without one say it in their configuration
+            generation = GenerationConfig.from_model_config(config)
+    except (OSError, ValueError) as error:
+        raise SpireError(f"--model {name}: {str(error).splitlines()[0]}") from None
+    return config, generation
 
 
 def padding_rows(tokenizer, config) -> List[int]:

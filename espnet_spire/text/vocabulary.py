@@ -28,13 +28,15 @@ from espnet_spire.text.tokenizer_files import (
     plan_layout,
     write_tokenizer_files,
 )
-from espnet_spire.units.codebook import codebook_identity
+from espnet_spire.units.codebook import codebook_identity, load_codebook, save_codebook
 from espnet_spire.units.subwords import unit_bpe_identity
 from espnet_spire.utils.atomic import PathLike, atomic_dir, read_json, write_json
 from espnet_spire.utils.errors import SpireError
 from espnet_spire.utils.outputs import check_output
 
 SPIRE_JSON = "spire.json"
+# A copy of the codebook, so that whoever has the model can give it audio.
+CODEBOOK_DIR = "codebook"
 _TOKENIZER_FILES = (
     *(TOKENIZER_FILE, CONFIG_FILE, SENTENCEPIECE_FILE, ADDED_FILE, ROLES_FILE),
     *BYTE_LEVEL_FILES,
@@ -174,7 +176,8 @@ def extend_vocabulary(
         seed: of the new rows.
         method: see :func:`~espnet_spire.text.embeddings.draw_rows`.
         codebook, unit_bpe: where the units come from; checked and noted in ``spire.json``, see
-            :func:`describe_units`.
+            :func:`describe_units`. The codebook is also copied, into the directory
+            :data:`CODEBOOK_DIR` there.
 
     Returns:
         what was written to ``spire.json``: ``base``, ``base_vocab_size`` (tokens; rows from there
@@ -225,6 +228,8 @@ def extend_vocabulary(
             **origin,
         }
         write_json(aside / SPIRE_JSON, description)
+        if codebook is not None:
+            save_codebook(load_codebook(codebook), aside / CODEBOOK_DIR)
     logging.info("%s", json.dumps({k: v for k, v in description.items() if k not in origin}))
     return description
 

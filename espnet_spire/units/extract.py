@@ -160,7 +160,7 @@ class _Found:
         return self.keys is None and not self.has_rejected and self.digest == chunk.digest
 
 
-class _Results(NamedTuple):
+class Results(NamedTuple):
     """Of a chunk: key → line of the unit file, key → reason, key → (samples, frames)."""
 
     units: Dict[str, str]
@@ -190,9 +190,9 @@ def _index(journals: Iterable[Path], settings: Dict[str, Any]) -> _Index:
     return index
 
 
-def _results(found: Optional[_Found], chunk: Chunk) -> _Results:
+def _results(found: Optional[_Found], chunk: Chunk) -> Results:
     """What the journals hold of a chunk whose audio is what it was; a later record counts more."""
-    results = _Results({}, {}, {})
+    results = Results({}, {}, {})
     if found is None:
         return results
     for place in found.places:
@@ -302,32 +302,36 @@ class Job:
             "utterances": len(chunk.utterances),
         }
 
-        def note(results: _Results, counts: Dict[str, Any]) -> None:
+        def note(results: Results, counts: Dict[str, Any]) -> None:
             keys = results.units.keys() | results.rejected.keys()
             if keys:  # one write for all: a batch is there or not
                 own = {key: chunk.tags[key] for key in sorted(keys)}
                 journal.append({**header, **results._asdict(), "tags": own, "counts": counts})
 
         if found is None or found.digest != chunk.digest:
-            note(_Results(before.units, rejected, before.sizes), {})
+            note(Results(before.units, rejected, before.sizes), {})
         else:
             news = {k: why for k, why in rejected.items() if before.rejected.get(k) != why}
-            note(_Results({}, news, {}), {})
+            note(Results({}, news, {}), {})
         for batch in plan_batches(usable, self.max_samples):
             missing = [(key, samples) for key, samples in batch if key not in before.units]
             if missing:
                 started = time.monotonic()
-                results, counts = self._encode(missing)
+                results, counts = self.encode(missing)
                 note(results, {**counts, "wall": round(time.monotonic() - started, 4)})
 
-    def _encode(self, batch) -> Tuple[_Results, Dict[str, int]]:
-        """Units of a batch as lines of a unit file, and counts for the summary."""
+    def encode(self, batch) -> Tuple[Results, Dict[str, int]]:
+        """Units of a batch as lines of a unit file, and counts for the summary.
+
+        Args:
+            batch: pairs of utterance and samples, long enough for a frame.
+        """
         keys = [key for key, _ in batch]
         waveforms = [samples for _, samples in batch]
         found: List[List[Assigned]] = [[] for _ in batch]
         for row, features in self.encoder.parts(waveforms):
             found[row].append(self._assign(features))
-        results = _Results({}, {}, {})
+        results = Results({}, {}, {})
         counts = {"alone": 0, "checked": 0, "agreed": 0}
         for key, samples, parts in zip(keys, waveforms, found, strict=True):
             if any(part is None for part in parts):

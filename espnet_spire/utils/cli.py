@@ -102,6 +102,29 @@ def add_generation_options(parser: argparse.ArgumentParser) -> None:
     add_compute_options(parser)
 
 
+def add_search_options(parser: argparse.ArgumentParser) -> None:
+    """The options of how an answer is looked for; greedy by default."""
+    parser.add_argument("--num_beams", type=int, default=1, help="above 1: beam search")
+    parser.add_argument("--do_sample", action="store_true", help="draw each token")
+    parser.add_argument("--temperature", type=float, default=1.0, help="with --do_sample")
+    parser.add_argument(
+        "--top_p", type=float, default=1.0, help="draw from what has so much of the probability"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
+
+
+def add_listening_options(parser: argparse.ArgumentParser) -> None:
+    """The options of what turns audio into the units of a model."""
+    parser.add_argument(
+        "--codebook", help="for audio without units; by default the one in the model's directory"
+    )
+    parser.add_argument("--encoder", help="for audio, by default what the codebook says")
+    parser.add_argument("--layer", type=int, help="its block, by default what the codebook says")
+    parser.add_argument(
+        "--encoder_dtype", default="float32", choices=["float32", "bfloat16"], help="for audio"
+    )
+
+
 def add_server_options(parser: argparse.ArgumentParser) -> None:
     """The options of everything that can let a server answer instead of a model of its own."""
     parser.add_argument(

@@ -161,18 +161,18 @@ def test_a_base_that_does_not_know_what_it_is_asked_is_refused(kind):
     generator = Generator(str(kind / "base"), max_new_tokens=1)
     turns = {"u1": [Turn("user", "x")]}
     if kind.name in ("eurollm", "qwen"):
-        assert len(answer_turns(generator, turns, parse_job("mt.en-de"))) == 1
+        assert len(encode_turns(generator.tokenizer, turns, parse_job("mt.en-de"))) == 1
     else:
         with pytest.raises(SpireError, match=r"base: <\|im_end\|> is not one token"):
-            answer_turns(generator, turns, parse_job("mt.en-de"))
+            encode_turns(generator.tokenizer, turns, parse_job("mt.en-de"))
         # What the tokenizer does not know is <unk>, and so may the text be.
         with pytest.raises(SpireError, match="is not one token"):
             encode_chatml_prompt(generator.tokenizer, [Turn("user", "<unk>")])
     turns = {"u1": [Turn("user", ASKED[0])]}
     with pytest.raises(SpireError, match="does not know unit 19 of u1; --model and --units"):
-        answer_turns(generator, turns, parse_job("asr.en-en"))
+        encode_turns(generator.tokenizer, turns, parse_job("asr.en-en"))
     generator = Generator(str(kind / "model"), max_new_tokens=1)
-    assert len(answer_turns(generator, turns, parse_job("asr.en-en"))) == 1
+    assert len(encode_turns(generator.tokenizer, turns, parse_job("asr.en-en"))) == 1
     turns = {"u2": [Turn("user", prompts.speech_instruction([3, 20], "en"))]}
     with pytest.raises(SpireError, match="does not know unit 20 of u2"):
-        answer_turns(generator, turns, parse_job("asr.en-en"))
+        encode_turns(generator.tokenizer, turns, parse_job("asr.en-en"))

@@ -56,13 +56,13 @@ def encoded(monkeypatch):
     """The utterances that are encoded, as they are."""
     from espnet_spire.units.extract import Job
 
-    keys, encode = [], Job._encode
+    keys, encode = [], Job.encode
 
     def recorded(self, batch):
         keys.extend(key for key, _ in batch)
         return encode(self, batch)
 
-    monkeypatch.setattr(Job, "_encode", recorded)
+    monkeypatch.setattr(Job, "encode", recorded)
     return keys
 
 
@@ -302,7 +302,7 @@ def test_frames_near_a_border_are_decided_alone(corpus, stable_hubert, monkeypat
     wrong = alone + 3 * shift  # as if the batch had been rounded across the border
     monkeypatch.setattr(Job, "_must_check", lambda *_: False)
     monkeypatch.setattr(type(encoder), "parts", lambda self, batch: [(0, wrong)])
-    results, counts = job._encode([(key, samples)])
+    results, counts = job.encode([(key, samples)])
     if (torch.cdist(wrong.double(), centroids.double()).argmin(dim=1) != expected).any():
         assert counts["alone"] == 1
     assert results.units[key].split()[0] == str(expected[0].item())
