@@ -137,3 +137,21 @@ def test_parts_of_abs_task_that_have_no_meaning_here():
         SpireTask.build_model_from_file()
     with pytest.raises(RuntimeError, match="by steps"):
         ExampleIterFactory(None, 0).build_iter(1)
+
+
+@pytest.mark.parametrize("words", ["1 -1 2", "0 0 0", "1 nan 1", "1 inf 1"])
+def test_weights_of_distillation_that_are_none(options, words):
+    with pytest.raises(SpireError, match="--kd_weights .*: three numbers of at least 0, and not a"):
+        spire_train.main([*options, "--kd_weights", *words.split()])
+
+
+def test_weights_of_distillation_in_a_config(options, tmp_path):
+    config = tmp_path / "train.yaml"
+    parser = spire_train.get_parser()
+    assert parser.parse_args(options).kd_weights == [1, 1, 2]
+    for value in ("[1, 2]", "3", "[a, 1, 1]", "[1, 1, -1]"):
+        config.write_text(f"kd_weights: {value}\n")
+        with pytest.raises(SpireError, match="--kd_weights .*: three numbers"):
+            SpireTask.check_required_command_args(
+                spire_train.get_parser().parse_args([*options, "--config", str(config)])
+            )
