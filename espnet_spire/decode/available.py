@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import List, Sequence
 
+from espnet_spire.decode.jobs import source_files
 from espnet_spire.text.jobs import Job
 from espnet_spire.utils.atomic import PathLike
 from espnet_spire.utils.datadir import TEXT, WAV_SCP, translation_file
@@ -26,8 +27,11 @@ def possible_jobs(data_dir: PathLike, jobs: Sequence[Job], speech_lang: str) -> 
         return transcripts or (data_dir / translation_file(lang)).exists()
 
     def possible(job: Job) -> bool:
-        if job.task == "mt":
-            return has_text(job.src) and has_text(job.tgt)
+        if job.task in ("mt", "ape", "ner"):
+            files = source_files(job, data_dir, speech_lang)
+            return all(path.exists() for path in files) and (
+                job.task == "ner" or has_text(job.src) and has_text(job.tgt)
+            )
         return spoken and job.src == speech_lang and has_text(job.tgt)
 
     return [job for job in jobs if possible(job)]

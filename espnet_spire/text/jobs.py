@@ -6,8 +6,8 @@ from typing import NamedTuple, Optional
 from espnet_spire.text.languages import CODE, language_name, same_language
 from espnet_spire.utils.errors import SpireError
 
-# In the order of decoding: the self-cascade reads what asr wrote. ``ape`` is automatic post-editing,
-# ``ner`` the search for named entities.
+# In the order of decoding: the self-cascade reads what asr wrote. ``ape`` is automatic
+# post-editing, ``ner`` the search for named entities.
 TASKS = ("asr", "mt", "st", "st_multi_turn", "st_cascade", "ape", "ner")
 # These stay in a language, the others leave it.
 ONE_LANGUAGE = ("asr", "ner")
