@@ -88,6 +88,8 @@ option "inference_jobs=asr.en-en|what is decoded of test sets that can be: TASK.
 option "text_inference_jobs=|the same for test sets without audio"
 option "inference_args=--max_new_tokens 256|options of spire_inference"
 option "inference_tag=decode_greedy|name of the decoding directory"
+option "metrics=default|what to score by; default is to be among them, e.g. \"default ter comet22\""
+option "score_args=|further options of score, e.g. \"--comet_device cuda --spm_model FILE\""
 option "report_title=SPIRE|title of RESULTS.md"
 option "targets=|YAML with figures that are to be reached, shown in RESULTS.md"
 
@@ -529,10 +531,10 @@ if runs_stage 11; then
         --dtype "${export_dtype}" --out "${it_dir}/hf"
 fi
 
-references() { # references DIRECTORY -> array "texts": transcripts and translations
+references() { # references DIRECTORY -> array "texts": what is translated and scored against
     local table
     texts=()
-    for table in "$1"/text "$1"/text.tc.*; do
+    for table in "$1"/text "$1"/text.{tc,mt,input,tokens,tags}.*; do
         if [ -f "${table}" ]; then texts+=("${table}"); fi
     done
 }
@@ -562,20 +564,24 @@ decode_set() { # decode_set SET DIRECTORY JOBS UNITS…
         "${texts[@]}" "${@:4}" makes "${dir}" -- "${launched[@]}"
 }
 score_set() { # score_set SET DIRECTORY JOBS
-    local dir="${it_dir}/${inference_tag}/$1" data="$2" job score outs=()
+    local dir="${it_dir}/${inference_tag}/$1" data="$2" job outs=() opts=() by=()
     possible "$3" "${data}"
     [ "${#jobs[@]}" -gt 0 ] || return 0
     for job in "${jobs[@]}"; do
-        score=score_bleu
-        [[ "${job}" == asr.* ]] && score=score_wer
-        outs+=("${dir}/${job}/${score}")
+        case "${job}" in
+        asr.*) outs+=("${dir}/${job}/score_wer") ;;
+        ner.*) outs+=("${dir}/${job}/score_f1") ;;
+        *) outs+=("${dir}/${job}/score_bleu") ;;
+        esac
     done
+    read -r -a by <<<"${metrics}"
+    read -r -a opts <<<"${score_args}"
     each "${dir}/" /text "${jobs[@]}"
     references "${data}"
     step "13 score ${variant} $1" "run stage 12 first" "${list[@]}" \
         "${texts[@]}" makes "${outs[@]}" -- \
         "${python}" -m espnet_spire.bin.score --decode_dir "${dir}" \
-        --data_dir "${data}" --speech_lang "${speech_lang}"
+        --data_dir "${data}" --speech_lang "${speech_lang}" --metrics "${by[@]}" "${opts[@]}"
 }
 if runs_stage 12; then
     title 12 "decoding (${variant})"
