@@ -33,8 +33,8 @@ from espnet_spire.utils.datadir import translation_file
 from espnet_spire.utils.errors import SpireError
 
 # Quotes within a token are not escaped there, so that only what stands behind them ends a token.
-_PAIR = re.compile(r'\("(.*?)", "(O|[BI]-\w+)"\)', re.S)
-_TAG = re.compile(r"O|[BI]-\w+")
+_TAG = re.compile(r'O|[BI]-[^"\s]+')
+_PAIR = re.compile(rf'\("(.*?)", "({_TAG.pattern})"\)', re.S)
 Cell = Tuple[str, str]
 
 
