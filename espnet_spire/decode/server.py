@@ -8,6 +8,9 @@ A server is asked in the most exact way that it takes:
   server's: where its prompt has another number of tokens than training's, the log says so.
 * ``text``: to ``/v1/completions``, for plain prompts. The server's tokenizer adds the BOS.
 
+Where a server gives no ids, ids are made from its text, and an answer whose end came with the very
+last token that it had counts as cut (``transformers serve`` says ``length`` of it).
+
 Greedy unless answers are to be drawn, and one request a prompt: batching is the server's work, so
 many requests are in flight at once.
 """

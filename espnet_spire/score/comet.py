@@ -52,6 +52,9 @@ def find_python(given: Optional[str] = None) -> str:
 def find_checkpoint(model: str) -> Path:
     """The checkpoint file of a COMET model; one of the hub is fetched, or found in its cache.
 
+    COMET's checkpoints are pickles, which can run code when they are read: name none that you do
+    not trust.
+
     Args:
         model: a ``.ckpt`` file or the directory above it in COMET's layout
             (``hparams.yaml``, ``checkpoints/model.ckpt``), or a hub name.
