@@ -3,26 +3,41 @@
 import logging
 import multiprocessing
 import multiprocessing.pool
+from array import array
 from pathlib import Path
-from typing import Dict, NamedTuple, Optional
+from typing import (
+    Dict,
+    Iterable,
+    Iterator,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 import soundfile
 import torch
 
+from espnet_spire.corpus.joins import Rows
 from espnet_spire.corpus.transcripts import true_cased
-from espnet_spire.units.audio import SAMPLE_RATE, Source, load_audio, utterance_sources
+from espnet_spire.units.audio import SAMPLE_RATE, Source, load_audio
 from espnet_spire.units.rxfilename import file_state
+from espnet_spire.units.sources import iter_sources
 from espnet_spire.utils.atomic import PathLike, atomic_write
 from espnet_spire.utils.datadir import (
     NUM_SAMPLES,
     REJECTED,
+    SPK2UTT,
     TEXT,
     UTT2SPK,
     WAV_SCP,
-    read_table,
-    require_keys,
+    check_table,
+    iter_keys,
+    iter_table,
+    match_table,
+    table_line,
     validate_data_dir,
-    write_data_dir,
     write_rejected,
 )
 from espnet_spire.utils.errors import SpireError
@@ -50,11 +65,15 @@ class Limits(NamedTuple):
 
 
 class Converted(NamedTuple):
-    """Result of one conversion: the number of samples, or why there are none."""
+    """Result of one conversion: the number of samples, or why there are none.
+
+    ``made_from``: signature of the source, where it was converted now and the journal has another.
+    """
 
     key: str
     num_samples: int
     error: Optional[str]
+    made_from: Optional[str] = None
 
 
 class Job(NamedTuple):
@@ -74,9 +93,9 @@ def signature(source: Source) -> str:
     return f"{source.rxfilename} {source.start} {source.end} {channel}{content}"
 
 
-def _is_current(job: Job) -> Optional[int]:
+def _is_current(job: Job, made_from: str) -> Optional[int]:
     """Samples of the target when it was made from the source as it is now, else ``None``."""
-    if job.known is None or job.known != signature(job.source) or job.known.endswith(" pipe"):
+    if job.known is None or job.known != made_from or job.known.endswith(" pipe"):
         return None
     try:
         info = soundfile.info(job.target)
@@ -87,7 +106,8 @@ def _is_current(job: Job) -> Optional[int]:
 
 def convert(job: Job) -> Converted:
     """Write one utterance as 16-bit 16 kHz mono, unless that was done before."""
-    frames = _is_current(job)
+    made_from = signature(job.source)
+    frames = _is_current(job, made_from)
     if frames is not None:
         return Converted(job.key, frames, None)
     try:
@@ -103,16 +123,33 @@ def convert(job: Job) -> Converted:
             format=Path(job.target).suffix[1:].upper(),
             subtype="PCM_16",
         )
-    return Converted(job.key, len(samples), None)
+    return Converted(job.key, len(samples), None, made_from if made_from != job.known else None)
 
 
-def _read_journal(path: Path) -> Dict[str, str]:
-    """Utterance → signature of the source that its audio was made from."""
+def _jobs(data_dir: Path, audio: Path, audio_format: str) -> Iterator[Job]:
+    """All conversions in the order of keys, each with the newest line of the journal about it.
+
+    A pool iterates in a thread of its own, where the journal's rows must be made.
+    """
+    journal = Rows(_journal_rows(audio / JOURNAL)).grouped()
+    known, values = next(journal, (None, []))
+    for key, source in iter_sources(data_dir):
+        while known is not None and known < key:  # an utterance that is no more
+            known, values = next(journal, (None, []))
+        newest = values[-1] if known == key else None
+        yield Job(key, source, str(audio / f"{key}.{audio_format}"), newest)
+
+
+def _journal_rows(path: Path) -> Iterator[Tuple[str, str]]:
+    """Utterance and signature of the source that its audio was made from."""
     if not path.exists():
-        return {}
-    lines = path.read_text(encoding="utf-8").split("\n")
-    # What follows the last newline was cut off by a kill.
-    return dict(line.split("\t", 1) for line in lines[:-1] if "\t" in line)
+        return
+    with open(path, encoding="utf-8", newline="\n") as stream:
+        for line in stream:
+            key, tab, made_from = line.rstrip("\n").partition("\t")
+            # What does not end was cut off by a kill.
+            if tab and line.endswith("\n"):
+                yield key, made_from
 
 
 def _one_thread() -> None:
@@ -152,59 +189,78 @@ def format_data_dir(
     """
     data_dir, out = Path(data_dir), Path(out)
     transcripts = true_cased(data_dir).get(src_lang, TEXT)
+    total = validate_data_dir(data_dir, need_text=transcripts == TEXT)
     if transcripts != TEXT:
         logging.info("%s: %s is the text, being true-cased", data_dir, transcripts)
-    validate_data_dir(data_dir, need_text=transcripts == TEXT)
-    sources = utterance_sources(data_dir)
+        check_table(data_dir, transcripts, iter_keys(data_dir), WAV_SCP)
     audio = out / "audio"
     audio.mkdir(parents=True, exist_ok=True)
-    journal = _read_journal(audio / JOURNAL)
-    jobs = [
-        Job(key, source, str(audio / f"{key}.{audio_format}"), journal.get(key))
-        for key, source in sources.items()
-    ]
-    results = []
-    with open(audio / JOURNAL, "a", encoding="utf-8") as done:
-        stream = pool.imap(convert, jobs, chunksize=8)
-        bar = progress(stream, total=len(jobs), desc=f"format {data_dir}", unit="utt")
-        for job, result in zip(jobs, bar, strict=True):
-            results.append(result)
-            if result.error is None and journal.get(job.key) != signature(job.source):
-                done.write(f"{job.key}\t{signature(job.source)}\n")
-
-    unreadable = {result.key: result.error for result in results if result.error}
+    counts = array("q")  # of samples, by place in the order of keys
+    unreadable: Dict[str, str] = {}
+    # by line: what is converted counts even if the next moment all is killed
+    with open(audio / JOURNAL, "a", encoding="utf-8", buffering=1) as done:
+        stream = pool.imap(convert, _jobs(data_dir, audio, audio_format), chunksize=8)
+        for result in progress(stream, total=total, desc=f"format {data_dir}", unit="utt"):
+            counts.append(result.num_samples)
+            if result.error is not None:
+                unreadable[result.key] = result.error
+            elif result.made_from is not None:
+                done.write(f"{result.key}\t{result.made_from}\n")
     write_rejected(out / REJECTED, unreadable)
     check_rejected(
         len(unreadable),
-        len(results),
+        len(counts),
         max_rejected,
         first=next(iter(unreadable.items()), None),
         listed=out / REJECTED,
         where=f"{data_dir}: ",
     )
-    text = read_table(data_dir / transcripts, allow_empty_value=True)
     rejected = dict(unreadable)
-    for result in results:
-        if result.key not in rejected:
-            reason = limits.reason(result.num_samples)
-            if reason is None and not text[result.key] and limits != Limits():
+    rows = match_table(data_dir, transcripts, iter_keys(data_dir), WAV_SCP)
+    for (key, text), count in zip(rows, counts, strict=True):
+        if key not in rejected:
+            reason = limits.reason(count)
+            if reason is None and not text and limits != Limits():
                 reason = "empty transcript"
             if reason is not None:
-                rejected[result.key] = reason
-    kept = {result.key: result.num_samples for result in results if result.key not in rejected}
+                rejected[key] = reason
     write_rejected(out / REJECTED, rejected)
-    if not kept:
+    if len(rejected) == len(counts):
         raise SpireError(f"{data_dir}: nothing is left after filtering; see {out / REJECTED}")
-    tables = {
-        WAV_SCP: {key: str(audio / f"{key}.{audio_format}") for key in kept},
-        NUM_SAMPLES: {key: str(count) for key, count in kept.items()},
-    }
-    translations = [name for name in true_cased(data_dir).values() if name != transcripts]
-    for name in (transcripts, UTT2SPK, *translations):
-        table = require_keys(data_dir, name, sources, WAV_SCP, partial=name in translations)
-        left = {key: table[key] for key in kept if key in table}
-        tables[TEXT if name == transcripts else name] = left
     for key in rejected:
         Path(audio / f"{key}.{audio_format}").unlink(missing_ok=True)
-    write_data_dir(out, tables)
+    _write_tables(data_dir, out, transcripts, rejected, counts, audio_format)
     return rejected
+
+
+def _write_tables(
+    data_dir: Path,
+    out: Path,
+    transcripts: str,
+    rejected: Mapping[str, str],
+    counts: Sequence[int],
+    audio_format: str,
+) -> None:
+    """The tables of ``out``, of what is not rejected, line by line."""
+
+    def write(name: str, rows: Iterable[Tuple[str, str]]) -> None:
+        with atomic_write(out / name) as stream:
+            for key, value in rows:
+                stream.write(table_line(out / name, key, value))
+
+    def keep(name: str, rows: Iterable[Tuple[str, Optional[str]]]) -> None:
+        there = ((key, value) for key, value in rows if value is not None)
+        write(name, (row for row in there if row[0] not in rejected))
+
+    def keys() -> Iterator[str]:
+        return iter_keys(data_dir)
+
+    keep(WAV_SCP, ((key, f"{out / 'audio'}/{key}.{audio_format}") for key in keys()))
+    keep(NUM_SAMPLES, zip(keys(), map(str, counts), strict=True))
+    keep(TEXT, match_table(data_dir, transcripts, keys(), WAV_SCP))
+    for name in true_cased(data_dir).values():
+        if name != transcripts:
+            keep(name, match_table(data_dir, name, keys(), WAV_SCP, partial=True))
+    keep(UTT2SPK, match_table(data_dir, UTT2SPK, keys(), WAV_SCP))
+    speakers = Rows((speaker, key) for key, speaker in iter_table(out / UTT2SPK))
+    write(SPK2UTT, ((speaker, " ".join(found)) for speaker, found in speakers.grouped()))

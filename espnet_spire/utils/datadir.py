@@ -199,22 +199,41 @@ def write_data_dir(
         write_table(directory / name, table)
 
 
-def require_keys(
+def match_table(
     directory: PathLike, name: str, keys: Iterable[str], reference: str, *, partial: bool = False
-) -> Dict[str, str]:
-    """Read ``directory/name`` and insist that its keys are exactly ``keys`` (of ``reference``).
+) -> Iterator[Tuple[str, Optional[str]]]:
+    """Yield each key with its value in ``directory/name``, one line in memory at a time.
 
     Args:
-        partial: it may lack some, as translations of speech do, but have no others.
+        keys: sorted; of ``reference``. The table must have these and no others.
+        partial: it may lack some, whose value is ``None``, as translations of speech do.
+
+    Raises:
+        SpireError: a key is missing, or is not in ``reference``.
     """
     path = Path(directory) / name
-    table = read_table(path, allow_empty_value=name.startswith("text"))
-    expected = set(keys)
-    for missing in sorted(expected - table.keys())[:1] if not partial else ():
-        raise SpireError(f"{path}: utterance {missing} of {reference} is missing")
-    for extra in sorted(table.keys() - expected)[:1]:
-        raise SpireError(f"{path}: utterance {extra} is not in {reference}")
-    return table
+    rows = iter_table(path, allow_empty_value=name.startswith("text"))
+    found, value = next(rows, (None, None))
+    for key in keys:
+        if found == key:
+            yield key, value
+            found, value = next(rows, (None, None))
+            continue
+        if found is not None and found < key:
+            break
+        if not partial:
+            raise SpireError(f"{path}: utterance {key} of {reference} is missing")
+        yield key, None
+    if found is not None:
+        raise SpireError(f"{path}: utterance {found} is not in {reference}")
+
+
+def check_table(
+    directory: PathLike, name: str, keys: Iterable[str], reference: str, *, partial: bool = False
+) -> int:
+    """The checks of :func:`match_table` alone; returns how many keys there are."""
+    matched = match_table(directory, name, keys, reference, partial=partial)
+    return sum(1 for _ in matched)
 
 
 def translation_tables(directory: PathLike) -> List[str]:
@@ -255,47 +274,52 @@ def keys_table(directory: PathLike) -> str:
     return SEGMENTS if (directory / SEGMENTS).exists() else WAV_SCP
 
 
-def utterance_keys(directory: PathLike) -> List[str]:
-    """The utterances of a data directory, see :func:`keys_table`."""
+def iter_keys(directory: PathLike) -> Iterator[str]:
+    """The utterances of a data directory, see :func:`keys_table`, one in memory at a time."""
     directory = Path(directory)
     source = keys_table(directory)
     text_alone = source.startswith(f"{TEXT}.")
-    keys = [key for key, _ in iter_table(directory / source, allow_empty_value=text_alone)]
-    if not keys:
+    empty = True
+    for key, _ in iter_table(directory / source, allow_empty_value=text_alone):
+        empty = False
+        yield key
+    if empty:
         raise SpireError(f"{directory / source}: the data set is empty")
-    return keys
+
+
+def utterance_keys(directory: PathLike) -> List[str]:
+    """:func:`iter_keys` as a list."""
+    return list(iter_keys(directory))
 
 
 def validate_data_dir(directory: PathLike, *, need_text: bool = True) -> int:
     """Check a data directory as ``utils/validate_data_dir.sh`` would; return its utterances.
 
     Every table that is there must have the same utterances, though not each of them a translation;
-    ``utt2spk`` must be there, but not in a set of text alone, in which all have all languages.
+    ``utt2spk`` must be there, but not in a set of text alone, in which all have all languages. The
+    recordings of ``segments`` are in memory, of all else one line at a time.
     """
     directory = Path(directory)
-    keys = utterance_keys(directory)
+    count = sum(1 for _ in iter_keys(directory))
     source = keys_table(directory)
-    of_text = text_tables(directory)
-    if of_text:
-        for name in of_text:
-            require_keys(directory, name, keys, f"{directory.name}/{source}")
-        return len(keys)
-    names = [UTT2SPK] + ([TEXT] if need_text else [])
-    if (directory / NUM_SAMPLES).exists():
-        names.append(NUM_SAMPLES)
-    translations = translation_tables(directory)
+    names, translations = text_tables(directory), []
+    if not names:
+        names = [UTT2SPK] + ([TEXT] if need_text else [])
+        if (directory / NUM_SAMPLES).exists():
+            names.append(NUM_SAMPLES)
+        translations = translation_tables(directory)
+    reference = f"{directory.name}/{source}"
     for name in names + translations:
-        reference, partial = f"{directory.name}/{source}", name in translations
-        require_keys(directory, name, keys, reference, partial=partial)
+        check_table(directory, name, iter_keys(directory), reference, partial=name in translations)
     if source == SEGMENTS:
-        recordings = read_table(directory / WAV_SCP)
+        recordings = {key for key, _ in iter_table(directory / WAV_SCP)}
         for key, value in iter_table(directory / SEGMENTS):
             recording = value.split()[0]
             if recording not in recordings:
                 raise SpireError(
                     f"{directory / SEGMENTS}: recording {recording} of {key} is not in wav.scp"
                 )
-    return len(keys)
+    return count
 
 
 def shard_of(items: List, num_shards: int, shard: int) -> List:

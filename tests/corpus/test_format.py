@@ -2,14 +2,22 @@
 
 import inspect
 import os
+import subprocess
+import sys
+import tracemalloc
 
 import numpy as np
 import pytest
 import soundfile
 
 from espnet_spire.bin import format_data
-from espnet_spire.corpus.format import Limits, converters, format_data_dir
-from espnet_spire.utils.datadir import read_rejected, read_table, validate_data_dir
+from espnet_spire.corpus.format import Converted, Limits, converters, format_data_dir
+from espnet_spire.utils.datadir import (
+    read_rejected,
+    read_table,
+    validate_data_dir,
+    write_data_dir,
+)
 from espnet_spire.utils.errors import SpireError
 
 
@@ -285,3 +293,70 @@ def test_pool_and_options():
         assert pool.map(abs, [-1, 2]) == [1, 2]
     with pytest.raises(SpireError, match="2 --data_dir need as many --out"):
         format_data.main(["--data_dir", "a", "b", "--out", "c"])
+
+
+_KILLED = """
+import os, signal, sys
+from espnet_spire.corpus.format import Limits, format_data_dir
+
+class Pool:
+    @staticmethod
+    def imap(function, jobs, chunksize=1):
+        for number, job in enumerate(jobs):
+            if number == 3:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield function(job)
+
+format_data_dir(sys.argv[1], sys.argv[2], limits=Limits(shortest=0.25), pool=Pool())
+"""
+
+
+def test_killed_in_the_middle(tmp_path, make_data_dir, make_audio):
+    """The next start converts what was not yet, and leaves what one without a kill does."""
+    lengths = {"a": 0.3, "b": 0.2, "c": 0.4, "d": 0.2, "e": 0.3}
+    data = make_data_dir(
+        tmp_path / "raw", {key: make_audio(seconds, 1) for key, seconds in lengths.items()}
+    )
+    out = tmp_path / "out"
+    killed = subprocess.run([sys.executable, "-c", _KILLED, str(data), str(out)])
+    assert killed.returncode == -9
+    assert not (out / "wav.scp").exists()
+    before = {path.name: path.stat().st_mtime_ns for path in (out / "audio").glob("*.flac")}
+    assert set(before) == {"a.flac", "b.flac", "c.flac"}
+    left_out = run(data, out, Limits(shortest=0.25))
+    assert left_out == run(data, tmp_path / "whole", Limits(shortest=0.25))
+    for name in ("a.flac", "c.flac"):
+        assert (out / "audio" / name).stat().st_mtime_ns == before[name]
+    for path in (tmp_path / "whole").rglob("*"):
+        if path.is_file():
+            same = path.read_text("latin-1").replace("/whole/", "/out/")
+            assert (out / path.relative_to(tmp_path / "whole")).read_text("latin-1") == same
+
+
+class Pretended:
+    """Conversions that need no audio, each of one second."""
+
+    @staticmethod
+    def imap(_function, jobs, chunksize=1):
+        return (Converted(job.key, 16000, None, "made from " * 20) for job in jobs)
+
+
+def test_memory_of_many(tmp_path):
+    """Less than 60 bytes an utterance, whose key alone has 121; SQLite's own has a limit."""
+
+    def peak(count):
+        data = tmp_path / str(count)
+        keys = [f"s{number:0120d}" for number in range(count)]
+        tables = {name: dict.fromkeys(keys, "w" * 100) for name in ("wav.scp", "text")}
+        tables["utt2spk"] = {key: f"s{number // 20}" for number, key in enumerate(keys)}
+        tables["text.tc.de"] = dict.fromkeys(keys[::2], "w" * 100)
+        write_data_dir(data, tables)
+        del keys, tables
+        for _ in range(2):  # with a journal, too
+            tracemalloc.start()
+            assert format_data_dir(data, data / "out", limits=Limits(), pool=Pretended()) == {}
+            _, most = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+        return most
+
+    assert peak(3000) - peak(1000) < 60 * 2000

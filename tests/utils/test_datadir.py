@@ -1,16 +1,18 @@
+import itertools
 import os
 import subprocess
 
 import pytest
 
 from espnet_spire.utils.datadir import (
+    check_table,
     find_key,
     iter_rejected,
     iter_table,
     language_file,
+    match_table,
     read_rejected,
     read_table,
-    require_keys,
     shard_of,
     speakers_to_utterances,
     text_tables,
@@ -156,16 +158,35 @@ def test_valid_directory(tmp_path):
     assert validate_data_dir(data) == 2
     assert (data / "spk2utt").read_text() == "s a b\n"
     assert utterance_keys(data) == ["a", "b"]
-    assert require_keys(data, "text", ["a", "b"], "wav.scp") == {"a": "x", "b": ""}
+    assert list(match_table(data, "text", ["a", "b"], "wav.scp")) == [("a", "x"), ("b", "")]
 
 
 def test_not_each_utterance_needs_a_translation(tmp_path):
     data = directory(tmp_path, text__tc__de={"a": "x", "b": ""}, text__tc__fr={"b": "y"})
     assert validate_data_dir(data) == 2
     assert translation_tables(data) == ["text.tc.de", "text.tc.fr"]
-    assert require_keys(data, "text.tc.fr", ["a", "b"], "wav.scp", partial=True) == {"b": "y"}
+    found = match_table(data, "text.tc.fr", ["a", "b"], "wav.scp", partial=True)
+    assert list(found) == [("a", None), ("b", "y")]
     with pytest.raises(SpireError, match="text.tc.fr: utterance a of wav.scp is missing"):
-        require_keys(data, "text.tc.fr", ["a", "b"], "wav.scp")
+        check_table(data, "text.tc.fr", ["a", "b"], "wav.scp")
+
+
+@pytest.mark.parametrize("partial", [False, True])
+def test_tables_in_step_against_sets(tmp_path, partial):
+    """Each pair of subsets of four keys: right where sets say so, and the first that is wrong."""
+    every = [list(keys) for size in range(5) for keys in itertools.combinations("abcd", size)]
+    for keys, rows in itertools.product(every, every):
+        write_table(tmp_path / "text", {key: f"{key}." for key in rows})
+        extra, missing = sorted(set(rows) - set(keys)), sorted(set(keys) - set(rows))
+        wrong = sorted(extra + ([] if partial else missing))
+        if not wrong:
+            found = dict(match_table(tmp_path, "text", keys, "it", partial=partial))
+            assert found == {key: f"{key}." if key in rows else None for key in keys}
+            assert check_table(tmp_path, "text", keys, "it", partial=partial) == len(keys)
+            continue
+        words = "is not in it" if wrong[0] in extra else "of it is missing"
+        with pytest.raises(SpireError, match=f"text: utterance {wrong[0]} {words}"):
+            check_table(tmp_path, "text", keys, "it", partial=partial)
 
 
 def test_segments_rule_where_there_are_some(tmp_path):
