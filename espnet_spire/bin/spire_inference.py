@@ -123,7 +123,7 @@ def main(cmd=None):
     args = get_parser().parse_args(cmd)
     from pathlib import Path
 
-    from espnet_spire.decode.run import decode, merge, say
+    from espnet_spire.decode.run import check_speech, decode, merge, say
 
     check_shard(args.num_shards, args.shard)
     jobs = _jobs(args)
@@ -137,6 +137,7 @@ def main(cmd=None):
     if args.merge:
         merge(jobs, **common, num_shards=args.num_shards)
         return
+    check_speech(jobs, data_dir)  # before units are looked for
     decode(
         lambda: _answerer(args),
         jobs,

@@ -142,7 +142,7 @@ def decode(
             job left, those of others are not used.
     """
     data_dir, out = Path(data_dir), Path(out)
-    _check_speech(jobs, data_dir)
+    check_speech(jobs, data_dir)
     utterances = utterance_keys(data_dir)
     own = shard_of(utterances, num_shards, shard)
     # Several jobs read them; a set without speech jobs needs none.
@@ -279,7 +279,8 @@ def _job_keys(job: Job, data_dir: Path, utterances: Sequence[str], speech_lang: 
     return keys
 
 
-def _check_speech(jobs: Sequence[Job], data_dir: Path) -> None:
+def check_speech(jobs: Sequence[Job], data_dir: PathLike) -> None:
+    """Raise if a job needs speech and the set is of text alone."""
     of_text = text_tables(data_dir)
     for job in jobs:
         if of_text and job.task in SPEECH_TASKS:
