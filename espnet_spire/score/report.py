@@ -523,7 +523,7 @@ def check_target(target: Target, results: Sequence[Result]) -> List[str]:
     """One line for each run and set it applies to: met or missed, and by how much."""
     bound = target.at_most if target.at_most is not None else target.at_least
     relation = "at most" if target.at_most is not None else "at least"
-    pair = target.src if target.task == "asr" else f"{target.src}→{target.tgt}"
+    pair = target.src if target.src == target.tgt else f"{target.src}→{target.tgt}"
     what = (
         f"{VARIANTS.get(target.variant, target.variant)} {TASK_NAMES.get(target.task, target.task)}"
         f" {pair} {METRIC_NAMES.get(target.metric, target.metric)} {relation} {bound:g}"
