@@ -1,8 +1,8 @@
 """What people, and ESPnet's own scripts, read of a score directory; see :mod:`.files`.
 
 ``result.txt`` has sclite's line ``| Sum/Avg | …`` for error rates, which ``show_asr_result.sh``
-looks for (as nothing else in it has the word), ``result.tc.txt`` a heading and sacreBLEU's JSON, of
-which ``show_translation_result.sh`` takes the fifth and the seventh line.
+looks for, ``result.tc.txt`` a heading and sacreBLEU's JSON, of which
+``show_translation_result.sh`` takes the fifth and the seventh line.
 """
 
 import json
@@ -15,10 +15,13 @@ Entry = Mapping[str, Any]
 WORST_SHOWN = 10
 # The unit of errors of metrics that have an alignment.
 UNITS = {"wer": WORD, "cer": CHARACTER}
-# sacreBLEU's names of what it counts, and ESPnet's names of files by case.
-_SACREBLEU_NAMES = {"bleu": "BLEU", "chrf": "chrF2", "chrf++": "chrF2++", "ter": "TER"}
-CASES = {"result.tc.txt": ("Case sensitive BLEU", "bleu")}
-CASES["result.lc.txt"] = ("Case insensitive BLEU without punctuation", "bleu_lc")
+# Names that sacreBLEU prints.
+_SACREBLEU_NAMES = {"chrf": "chrF2", "chrf++": "chrF2++", "ter": "TER"}
+# ESPnet's names of files by case, their headings and the metric that stands first.
+CASES = {
+    "result.tc.txt": ("Case sensitive BLEU", "bleu"),
+    "result.lc.txt": ("Case insensitive BLEU without punctuation", "bleu_lc"),
+}
 
 
 def compared(entry: Entry) -> Mapping[str, str]:
