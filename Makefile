@@ -9,7 +9,7 @@ RUN = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" ./run.sh
 # Threads that wait must sleep: spinning ones stop each other when a machine is shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: mini mini-ablations test comet-env test-comet lint install clean
+.PHONY: mini mini-ablations test test-full comet-env test-comet lint install clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -17,6 +17,7 @@ help:
 	@echo "make mini            install, then all of SPIRE on one CPU, offline"
 	@echo "make mini-ablations  the same, then the paper's three ablations"
 	@echo "make test            install, then the tests"
+	@echo "make test-full       the paper's recipe over every corpus in miniature, four models"
 	@echo "make comet-env       COMET in an environment of its own, for CometKiwi"
 	@echo "make test-comet      the same, then its tests"
 	@echo "make lint            ruff, and shellcheck where it is installed"
@@ -40,6 +41,10 @@ mini-ablations: mini
 
 test: $(INSTALLED)
 	$(VENV)/bin/python -m pytest -q tests
+
+# A test of its own: it takes a quarter of an hour.
+test-full: $(INSTALLED)
+	$(VENV)/bin/python -m pytest -q tests/full/full_recipe.py
 
 # COMET's pins are not ours, so it is called as a command in an environment of its own.
 COMET_VENV := .venv-comet

@@ -40,6 +40,10 @@ setup(
         "tensorboard",
         "tqdm",
         "pyyaml",
+        # Names of languages beyond Tower's ten.
+        "langcodes[data]>=3.5",
+        # GigaSpeech's metadata is one JSON file of more than a gigabyte.
+        "ijson>=3.2",
         # DeepSpeed builds its CPU optimizer and communication kernels with it at first use.
         "ninja",
     ],
@@ -49,6 +53,20 @@ setup(
         # Training of adapters, and of the loss with a fused kernel on a GPU.
         "lora": ["peft>=0.17"],
         "liger": ["liger-kernel>=0.6"],
-        "dev": ["pytest>=8", "ruff>=0.6", "kaldiio>=2.18", "peft>=0.17", "liger-kernel>=0.6"],
+        # Translation and decoding by OpenAI-compatible servers.
+        "server": ["openai>=2.0"],
+        # Data directories from lhotse's recipes and manifests.
+        "lhotse": ["lhotse>=1.31"],
+        "dev": [
+            *("pytest>=8", "ruff>=0.6", "kaldiio>=2.18", "peft>=0.17", "liger-kernel>=0.6"),
+            "openai>=2.0",
+            # for `transformers serve`
+            *("fastapi", "uvicorn"),
+            # lhotse's recipes are what our readers are compared with; speechcolab is for its
+            # recipe of GigaSpeech
+            *("lhotse>=1.31", "speechcolab==0.0.6a0", "pycryptodome"),
+            # Europarl-ST's recordings are M4A
+            "imageio-ffmpeg",
+        ],
     },
 )

@@ -24,6 +24,7 @@ option "ngpu=1|GPUs on each machine, 0 for the CPU"
 option "nj=4|processes for data preparation and units"
 option "inference_nj=4|processes for pseudo-labels and decoding"
 option "gpu_inference=false|whether decoding and pseudo-labelling use a GPU"
+option "cmd_backend=${cmd_backend:-local}|who starts the jobs of stages 3, 4, 6 and 12: local, slurm or kaldi, see cmd.sh"
 option "dumpdir=dump|formatted audio, units, examples"
 option "expdir=exp|models and results"
 option "python=python3|the Python to run"
@@ -151,6 +152,9 @@ esac
 [ -f ./path.sh ] || die "no path.sh here: start this from a recipe directory, such as egs2/spire/mini"
 # shellcheck disable=SC1091
 . ./path.sh
+train_cmd="" cuda_cmd="" decode_cmd=""
+# shellcheck disable=SC1091
+[ ! -f ./cmd.sh ] || . ./cmd.sh
 command -v "${python}" >/dev/null || die "--python ${python} is not installed"
 export SPIRE_PYTHON="${python}" # for local/data.sh
 
@@ -266,7 +270,10 @@ always() { # always NAME COMMAND…: what knows itself whether there is somethin
 sharded() { # sharded NJ LOG MODULE ARGUMENT…
     local jobs="$1" log="$2" module="$3"
     shift 3
-    launched=("${python}" -m espnet_spire.bin.launch --nj "${jobs}" --log "${log}" --
+    local job_cmd="${units_cmd}"
+    case "${module}" in pseudo_label | spire_inference) job_cmd="${inference_cmd}" ;; esac
+    launched=("${python}" -m espnet_spire.bin.launch --nj "${jobs}" --log "${log}"
+        --cmd "${job_cmd}" --
         "${python}" -m "espnet_spire.bin.${module}" "$@")
 }
 title() { echo "Stage $1: $2"; }
@@ -278,8 +285,10 @@ device=cpu
 if [ "${ngpu}" -gt 0 ]; then device=cuda; else export DS_ACCELERATOR=cpu; fi
 units_jobs="${nj}" # one process a GPU
 [ "${ngpu}" -gt 0 ] && units_jobs="${ngpu}"
-inference_device=cpu
-${gpu_inference} && inference_device=cuda
+units_cmd="${train_cmd}"
+[ "${ngpu}" -gt 0 ] && units_cmd="${cuda_cmd}"
+inference_device=cpu inference_cmd="${decode_cmd}"
+${gpu_inference} && inference_device=cuda inference_cmd="${cuda_cmd}"
 encoder_name="$(basename "${encoder}")"
 base_name="$(basename "${base_model}")"
 codebook="${expdir}/kmeans/${encoder_name}_${encoder_layer}_${num_clusters}clusters"
@@ -333,8 +342,10 @@ if runs_stage 2; then
     title 2 "format audio to 16 kHz mono"
     tables=()
     for set in ${all_sets}; do
-        tables+=("data/${set}/wav.scp" "data/${set}/text" "data/${set}/utt2spk")
-        for table in "data/${set}"/segments "data/${set}"/text.tc.*; do
+        tables+=("data/${set}/wav.scp" "data/${set}/utt2spk")
+        # ESPnet's recipes of translation may have the transcripts as text.tc.<lang> alone
+        [ -f "data/${set}/text.tc.${speech_lang}" ] || tables+=("data/${set}/text")
+        for table in "data/${set}"/{segments,reco2file_and_channel,text.tc.*}; do
             [ -f "${table}" ] && tables+=("${table}")
         done
     done
@@ -348,7 +359,7 @@ if runs_stage 2; then
     each "${dumpdir}/raw/" /wav.scp "${all_sets_array[@]}"
     in_place=true step "2 format" "run stage 1 (local/data.sh) first" "${tables[@]}" makes "${list[@]}" -- \
         "${python}" -m espnet_spire.bin.format_data --data_dir "${dirs[@]}" --out "${outs[@]}" \
-        --unfiltered "${tests[@]}" --min_wav_duration "${min_wav_duration}" \
+        --unfiltered "${tests[@]}" --src_lang "${speech_lang}" --min_wav_duration "${min_wav_duration}" \
         --max_wav_duration "${max_wav_duration}" --audio_format "${audio_format}" --nj "${nj}" \
         --max_rejected "${max_rejected}"
 fi

@@ -29,7 +29,7 @@ class Recipe:
         self.path = path
         path.mkdir()
         for entry in MINI.iterdir():
-            if entry.name in ("run.sh", "spire.sh", "path.sh", "db.sh", "local", "conf"):
+            if entry.name in ("run.sh", "spire.sh", "path.sh", "cmd.sh", "db.sh", "local", "conf"):
                 (path / entry.name).symlink_to(entry.resolve())
         small = path / "small"
         small.mkdir()
