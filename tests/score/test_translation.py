@@ -10,7 +10,9 @@ from importlib.metadata import version
 
 import pytest
 
+from espnet_spire.score.files import Job, score_job
 from espnet_spire.score.measured import Texts
+from espnet_spire.score.metrics import Settings
 from espnet_spire.score.translation import (
     bleu,
     bleu_tokenizer,
@@ -228,3 +230,23 @@ def test_many_lines_that_look_tokenized_give_no_advice(caplog):
     with caplog.at_level(logging.WARNING):
         bleu(Texts([str(i) for i in range(120)], lines, lines, "zh"), "char")
     assert not caplog.records
+
+
+@pytest.mark.parametrize("lang", ["de", "zh", "ar"])
+def test_from_tables_to_the_digits_of_the_command(tmp_path, lang):
+    """Missing hypotheses and empty ones, Windows' line ends: what the command prints of lines."""
+    texts = texts_of(lang)
+    tables = {"ref": texts.references, "hyp": texts.hypotheses}
+    for name, side in tables.items():
+        lines = [f"{key} {text}" for key, text in zip(texts.keys, side, strict=True)]
+        if name == "hyp":  # the first has none
+            lines = lines[1:]
+        (tmp_path / name).write_bytes("".join(f"{line}\r\n" for line in lines).encode())
+    job = Job("mt", tmp_path / "ref", tmp_path / "hyp", lang, tmp_path / "out")
+    score_job(job, Settings(metrics=["bleu", "chrf", "ter"], resamples=10))
+    scores = json.loads((tmp_path / "out/score_bleu/score.json").read_text())["scores"]
+    lines = Texts(texts.keys, texts.references, ["", *texts.hypotheses[1:]], lang)
+    options = ("-m", "bleu", "chrf", "ter", "-tok", TOKENIZER[lang])
+    for ours, printed in zip(scores, command(tmp_path, lines, *options), strict=True):
+        assert round(ours["value"], 9) == printed["score"]
+        assert ours["signature"] == printed["signature"]
