@@ -122,8 +122,10 @@ def paired_bootstrap(
 ) -> Difference:
     """Resample utterances, the same ones for both systems; statistics are of shape (N, S) each.
 
-    The p-value is the share of resamples whose difference exceeds their mean by the real one or
-    more (two-sided, plus one on both sides of the fraction).
+    The p-value is sacreBLEU's (``--paired-bs``): the share of resamples whose absolute difference
+    exceeds the mean of the absolute differences by the real one or more (plus one on both sides of
+    the fraction). The mean of absolute values being above that of the values, it comes out smaller
+    than the interval would have it where systems are close: trust the randomisation.
     """
     score_a, score_b, first, second = _paired(a, b, values, resamples, seed)
     apart = np.abs(second - first)
