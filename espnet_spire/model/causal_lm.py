@@ -81,7 +81,7 @@ class CausalLMLoss(torch.nn.Module):
             loss_sum, divergence = losses.sum(), losses.new_zeros(0)
         else:
             roles = torch.isin(owners, students), torch.isin(owners, students + 1)
-            losses, divergences = self.head_loss(*given, *roles)
+            losses, divergences = self.head_loss(*given, *roles).tensor_split([len(owners)])
             loss_sum = self._weighted(losses, divergences, *roles)
             pair = torch.searchsorted(students, owners[roles[0]])
             divergence = _sums(divergences, pair, len(students))

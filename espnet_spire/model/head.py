@@ -4,7 +4,7 @@ The decoder is called without transformers' own head, so what families do to log
 matrix (caps, scales) is done here, and :func:`check_logits` compares with the model's own.
 """
 
-from typing import List, NamedTuple, Optional, Sequence
+from typing import List, Optional, Sequence
 
 import torch
 from torch.nn.functional import cross_entropy, kl_div, linear, log_softmax
@@ -12,14 +12,6 @@ from torch.utils.checkpoint import checkpoint
 
 from espnet_spire.model.new_rows import NewRowsHead
 from espnet_spire.utils.errors import SpireError
-
-
-class PairLosses(NamedTuple):
-    """``losses``: cross entropy of each token, shape (T,); ``divergence``: of the student's
-    distribution from the teacher's at each token of the students, shape (S,); both float32."""
-
-    losses: torch.Tensor
-    divergence: torch.Tensor
 
 
 class HeadLoss(torch.nn.Module):
@@ -32,8 +24,8 @@ class HeadLoss(torch.nn.Module):
         lm: a causal LM of transformers.
         fused: whether Liger's fused kernel is used, which never has all logits in memory.
         chunk_tokens: target tokens whose logits are in memory at once; they are computed again in
-            the backward pass. ``None``: all at once. Pairs are always computed so, as the kernel
-            does not give distributions.
+            the backward pass. ``None``: all at once. It holds for pairs with ``fused`` too: the
+            kernel does not give distributions.
     """
 
     def __init__(self, lm, *, fused: bool, chunk_tokens: Optional[int]) -> None:
@@ -57,8 +49,12 @@ class HeadLoss(torch.nn.Module):
         targets: torch.Tensor,
         is_student: Optional[torch.Tensor] = None,
         is_teacher: Optional[torch.Tensor] = None,
-    ):
-        """Loss of each token, float32, shape (T,); with pairs :class:`PairLosses`.
+    ) -> torch.Tensor:
+        """Loss of each token, float32, shape (T,); with pairs (T + S,).
+
+        With pairs the S tokens of students have a second number at the end: how far their
+        distribution diverges from their teacher's. It is one tensor, not two, since DeepSpeed
+        counts what a module gives: under ZeRO-3 ranks with and without pairs must be alike.
 
         Args:
             hidden: states from which the targets are predicted, shape (T, D).
@@ -84,7 +80,7 @@ class HeadLoss(torch.nn.Module):
                 parts.append(checkpoint(self._distilled, *given, use_reentrant=False))
         of_student, of_teacher, divergence = torch.cat(parts, dim=1)
         place = torch.cat([others, student, teacher]).argsort()
-        return PairLosses(torch.cat([plain, of_student, of_teacher])[place], divergence)
+        return torch.cat([torch.cat([plain, of_student, of_teacher])[place], divergence])
 
     def _cross_entropy(self, hidden, targets, bias, weights) -> torch.Tensor:
         if self.fused_loss is not None and len(targets) > 0:
