@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Data of the low-resource recipe: data/{train,dev,test} with wav.scp, text, utt2spk, spk2utt and
 # text.tc.<target language>.
-#   --source DIR   data directories DIR/{train,dev,test} (other names: --sets "train dev test"), which
-#                  are linked here; relative paths in wav.scp are seen from this directory
+#   --source DIR   data directories DIR/{train,dev,test} (other names: --sets "train dev test"), whose
+#                  files are linked here; relative paths in wav.scp are seen from this directory
 #   --mini true    a spoken toy corpus instead; further options are those of mini_corpus
 set -euo pipefail
 # shellcheck disable=SC1091
@@ -31,11 +31,11 @@ if [ "${mini}" = true ]; then
     exec "${SPIRE_PYTHON:-python3}" -m espnet_spire.bin.mini_corpus --out data --downloads downloads \
         "${rest[@]}"
 fi
-mkdir -p data
 for set in ${sets}; do
-    if [ -n "${source_dir}" ] && [ ! -e "data/${set}" ]; then
+    if [ -n "${source_dir}" ]; then
         [ -d "${source_dir}/${set}" ] || { echo "error: ${source_dir}/${set}: no such data directory" >&2; exit 1; }
-        ln -s "$(realpath "${source_dir}/${set}")" "data/${set}"
+        mkdir -p "data/${set}"
+        ln -sf "$(realpath "${source_dir}/${set}")"/* "data/${set}/"
     fi
     for file in wav.scp text utt2spk; do
         [ -f "data/${set}/${file}" ] || {

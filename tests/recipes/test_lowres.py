@@ -109,7 +109,7 @@ def test_without_distillation_all_before_it_is_shared(lowres):
 
 def test_data_that_is_not_there(tmp_path):
     (tmp_path / "recipe").mkdir()
-    for name in ("run.sh", "spire.sh", "path.sh", "db.sh", "local", "conf"):
+    for name in ("run.sh", "spire.sh", "path.sh", "cmd.sh", "db.sh", "local", "conf"):
         (tmp_path / "recipe" / name).symlink_to((LOWRES / name).resolve())
 
     def stage_1(*options):
