@@ -123,7 +123,8 @@ def main(cmd=None):
     args = get_parser().parse_args(cmd)
     from pathlib import Path
 
-    from espnet_spire.decode.run import check_speech, decode, merge, say
+    from espnet_spire.decode.results import check_speech, merge, say
+    from espnet_spire.decode.run import decode
 
     check_shard(args.num_shards, args.shard)
     jobs = _jobs(args)

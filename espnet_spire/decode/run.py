@@ -1,57 +1,42 @@
 """Decode jobs into directories; what is there already is not done again.
 
-Answers are kept by content (model, settings, prompt) as they come, in a hidden directory of the
-job, until its tables are there: a killed job goes on with what is left, whatever the number of its
-processes, and what comes out is the same.
+How a killed job goes on: :mod:`espnet_spire.decode.results`.
 """
 
-import logging
-import shutil
 from functools import cache
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence
 
 from espnet_spire.decode.answers import Answer, Answerer
 from espnet_spire.decode.jobs import (
     SPEECH_PROMPTS,
     encode_turns,
     entity_files,
-    job_keys,
     job_turns,
     order_jobs,
     tags_of,
     translation_turn,
 )
+from espnet_spire.decode.results import (
+    CUT,
+    TAGS,
+    TRANSCRIPT,
+    KeptAnswers,
+    check_speech,
+    is_done,
+    keys_of_job,
+    own_rejected,
+    own_transcripts,
+    tables_of,
+    write_results,
+)
 from espnet_spire.text.jobs import Job
 from espnet_spire.text.prompts import Turn
 from espnet_spire.units.unit_files import join_units
 from espnet_spire.utils.atomic import PathLike
-from espnet_spire.utils.cache import ContentCache, content_key
-from espnet_spire.utils.datadir import (
-    REJECTED,
-    TEXT,
-    read_rejected,
-    read_table,
-    shard_of,
-    text_tables,
-    utterance_keys,
-    write_rejected,
-    write_table,
-)
+from espnet_spire.utils.cache import content_key
+from espnet_spire.utils.datadir import REJECTED, TEXT, read_table, shard_of, utterance_keys
 from espnet_spire.utils.errors import SpireError
-from espnet_spire.utils.progress import progress
-from espnet_spire.utils.shards import join_tables, remove_shards, shard_file
-
-# Utterances whose answer reached the limit of new tokens, with its length, in each job's directory.
-CUT = "cut"
-# Of st_multi_turn: what the model heard, in its first turn.
-TRANSCRIPT = "transcript"
-# Of ner: the answers' tags, one for each token.
-TAGS = "tags"
-# Tasks that need units. Utterances without any are listed in each job's REJECTED.
-SPEECH_TASKS = (*SPEECH_PROMPTS, "st_cascade")
-# Answers of a job that is not finished.
-_ANSWERS = ".answers"
 
 
 class SpeechUnits(NamedTuple):
@@ -59,45 +44,6 @@ class SpeechUnits(NamedTuple):
 
     lines: Dict[str, str]
     rejected: Dict[str, str]
-
-
-def tables_of(job: Job) -> List[str]:
-    """Names of the tables that a job leaves beside what was rejected and cut, ``text`` the last.
-
-    It says that the job is done.
-    """
-    extra = {"st_multi_turn": [TRANSCRIPT], "ner": [TAGS]}
-    return [*extra.get(job.task, []), TEXT]
-
-
-def _own_transcripts(out: Path, speech_lang: str, num_shards: int, shard: int) -> Dict[str, str]:
-    path = _part(out / Job("asr", speech_lang, speech_lang).name / TEXT, num_shards, shard)
-    if not path.exists():
-        raise SpireError(f"{path}: no such file; st_cascade needs asr decoded into the same --out")
-    return read_table(path, allow_empty_value=True)
-
-
-def _part(path: Path, num_shards: int, shard: int) -> Path:
-    return path if path.exists() else _place(path, num_shards, shard)
-
-
-def _place(path: Path, num_shards: int, shard: int) -> Path:
-    return path if num_shards == 1 else shard_file(path, num_shards, shard)
-
-
-def _warn_rejected(job: Job, rejected: int, utterances: int, path: Path) -> None:
-    if rejected:
-        logging.warning(
-            "%s: %d of %d utterances could not be decoded, their hypotheses are empty; see %s",
-            *(job.name, rejected, utterances, path),
-        )
-
-
-def _own_rejected(out: Path, speech_lang: str, num_shards: int, shard: int) -> Dict[str, str]:
-    """Utterances that could not be transcribed: their transcripts are no text to translate."""
-    directory = out / Job("asr", speech_lang, speech_lang).name
-    path = _part(directory / REJECTED, num_shards, shard)
-    return read_rejected(path) if path.exists() else {}
 
 
 def read_units(data_dir: PathLike, units: Optional[PathLike]) -> SpeechUnits:
@@ -150,22 +96,21 @@ def decode(
     answerer = None
     for job in order_jobs(jobs):
         target = out / job.name / TEXT
-        if target.exists() or _part(target, num_shards, shard).exists():
-            logging.info("%s is there already", target)
+        if is_done(target, num_shards, shard):
             continue
-        about = set(_job_keys(job, data_dir, utterances, speech_lang))
+        about = set(keys_of_job(job, data_dir, utterances, speech_lang))
         keys = [key for key in own if key in about]
         needed = speech_units() if job.task in SPEECH_PROMPTS else SpeechUnits({}, {})
         turns = job_turns(
             job,
             data_dir,
             needed.lines,
-            lambda: _own_transcripts(out, speech_lang, num_shards, shard),
+            lambda: own_transcripts(out, speech_lang, num_shards, shard),
             speech_lang,
         )
         rejected = needed.rejected
         if job.task == "st_cascade":
-            rejected = _own_rejected(out, speech_lang, num_shards, shard)
+            rejected = own_rejected(out, speech_lang, num_shards, shard)
         rejected = {key: rejected[key] for key in keys if key in rejected}
         asked = [key for key in keys if key not in rejected]
         missing = [key for key in asked if key not in turns]
@@ -179,20 +124,10 @@ def decode(
         for key in too_long:
             rejected[key] = too_long[key]
             del prompts[key], asked[key]
-        kept = ContentCache(out / job.name / _ANSWERS, f"{shard}-of-{num_shards}")
-        try:
+        with KeptAnswers(target, num_shards, shard) as kept:
             answers = _answer(answerer, job, asked, prompts, kept, identity)
-        finally:
-            kept.close()
         tables = _tables(answerer, job, data_dir, answers, rejected)
-        for name, table in tables.items():
-            write = write_rejected if name == REJECTED else write_table
-            write(_place(target.with_name(name), num_shards, shard), table)
-        _warn_rejected(
-            job, len(rejected), len(keys), _place(target.with_name(REJECTED), num_shards, shard)
-        )
-        if num_shards == 1:
-            shutil.rmtree(kept.directory, ignore_errors=True)
+        write_results(job, target, tables, len(keys), num_shards, shard)
 
 
 def _answer(
@@ -200,36 +135,26 @@ def _answer(
     job: Job,
     turns: Mapping[str, List[Turn]],
     prompts: Mapping[str, List[int]],
-    kept: ContentCache,
+    kept: KeptAnswers,
     identity: Any,
 ) -> Dict[str, List[Answer]]:
     """Answers to the turns of each conversation; those that are kept are not asked for again."""
     several = job.task == "st_multi_turn"
     about = [identity, job.tgt if several else None]
     contents = {key: content_key(*about, ids) for key, ids in prompts.items()}
-    found = {
-        content: [Answer(*values) for values in answers]
-        for content, answers in kept.known(set(contents.values())).items()
-    }
-    # Equal prompts are asked once.
-    left = {content: key for key, content in contents.items() if content not in found}
-    if found and left:
-        logging.info("%s: %d of %d are there already", job.name, len(found), len(found) + len(left))
-    places = list(left)
-    asked = [prompts[left[content]] for content in places]
-    if several:
-        firsts = [turns[left[content]] for content in places]
-        stream = answerer.converse(asked, translation_turn(answerer, firsts, job.tgt))
-    else:
-        stream = ([(i, [answer]) for i, answer in batch] for batch in answerer.stream(asked))
-    total = len(set(contents.values()))
-    with progress(total=total, initial=len(found), desc=job.name, unit="utt") as bar:
+
+    def ask(keys: Sequence[str]) -> Iterator[Dict[str, List[List[Any]]]]:
+        asked = [prompts[key] for key in keys]
+        if several:
+            firsts = [turns[key] for key in keys]
+            stream = answerer.converse(asked, translation_turn(answerer, firsts, job.tgt))
+        else:
+            stream = ([(i, [answer]) for i, answer in batch] for batch in answerer.stream(asked))
         for batch in stream:
-            news = {places[index]: answers for index, answers in batch}
-            kept.add({content: [list(a) for a in answers] for content, answers in news.items()})
-            found.update(news)
-            bar.update(len(news))
-    return {key: found[content] for key, content in contents.items()}
+            yield {keys[index]: [list(a) for a in answers] for index, answers in batch}
+
+    found = kept.complete(contents, ask, job.name)
+    return {key: [Answer(*values) for values in answers] for key, answers in found.items()}
 
 
 def _tables(
@@ -261,75 +186,3 @@ def _tables(
         else:
             tables[name] = texts | none
     return tables
-
-
-def _job_keys(job: Job, data_dir: Path, utterances: Sequence[str], speech_lang: str) -> List[str]:
-    keys = job_keys(job, data_dir, utterances, speech_lang)
-    if not keys:
-        raise SpireError(
-            f"{data_dir}: none of its utterances has the texts that job {job.name} needs; leave the"
-            " job out"
-        )
-    if len(keys) < len(utterances):
-        logging.warning(
-            "%s: %d of %d utterances of %s have no text to translate or no reference, and are no"
-            " part of it",
-            *(job.name, len(utterances) - len(keys), len(utterances), data_dir),
-        )
-    return keys
-
-
-def check_speech(jobs: Sequence[Job], data_dir: PathLike) -> None:
-    """Raise if a job needs speech and the set is of text alone."""
-    of_text = text_tables(data_dir)
-    for job in jobs:
-        if of_text and job.task in SPEECH_TASKS:
-            raise SpireError(
-                f"{data_dir}: job {job.name} needs speech, and this set has none (its tables:"
-                f" {', '.join(of_text)}); leave the job out"
-            )
-
-
-def say(jobs: Sequence[Job], out: PathLike) -> None:
-    """Print what was decoded: job, utterance and text, with tabs between them."""
-    for job in order_jobs(jobs):
-        for name in reversed(tables_of(job)):
-            if name == TAGS:
-                continue
-            what = job.name if name == TEXT else f"{job.name} ({name})"
-            table = read_table(Path(out) / job.name / name, allow_empty_value=True)
-            for key, text in table.items():
-                print(f"{what}\t{key}\t{text}")
-
-
-def merge(
-    jobs: Sequence[Job],
-    *,
-    data_dir: PathLike,
-    out: PathLike,
-    num_shards: int,
-    speech_lang: str = "en",
-) -> None:
-    """Join the shards of every job; a missing shard or utterance is an error."""
-    utterances = utterance_keys(data_dir)
-    for job in jobs:
-        target = Path(out) / job.name / TEXT
-        if target.exists():
-            continue
-        keys = set(_job_keys(job, Path(data_dir), utterances, speech_lang))
-        texts = join_tables(target, num_shards)
-        if texts.keys() != keys:
-            key = sorted(keys ^ texts.keys())[0]
-            raise SpireError(f"{target}: {key} is missing or not in {data_dir}; decode again")
-        cut = join_tables(target.with_name(CUT), num_shards)
-        if cut:
-            logging.warning("%s: %d answers reached the limit, see %s", job.name, len(cut), CUT)
-        write_table(target.with_name(CUT), cut)
-        rejected = join_tables(target.with_name(REJECTED), num_shards)
-        write_rejected(target.with_name(REJECTED), rejected)
-        _warn_rejected(job, len(rejected), len(keys), target.with_name(REJECTED))
-        for name in tables_of(job):
-            write_table(target.with_name(name), join_tables(target.with_name(name), num_shards))
-        shutil.rmtree(target.with_name(_ANSWERS), ignore_errors=True)
-        names = (*tables_of(job), CUT, REJECTED)
-        remove_shards([target.with_name(name) for name in names], num_shards)

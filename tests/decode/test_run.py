@@ -6,7 +6,8 @@ from helpers_lm import UNITS_NAME, make_data_dir
 from espnet_spire.bin import score, spire_inference
 from espnet_spire.decode.answers import Answer, Answerer
 from espnet_spire.decode.generate import Generator
-from espnet_spire.decode.run import decode, merge
+from espnet_spire.decode.results import merge
+from espnet_spire.decode.run import decode
 from espnet_spire.score.files import read_entries
 from espnet_spire.text.jobs import parse_job
 from espnet_spire.utils.atomic import read_json
