@@ -176,7 +176,7 @@ def test_distillation_lowers_the_divergence(distilled):
 
 
 def test_a_killed_run_goes_on_bit_for_bit(distilled, tmp_path):
-    folder, _, options = distilled
+    folder, options, _ = distilled
     run = tmp_path / "run"
     command = train_command(options, run, folder / "zero1.json")
     process = subprocess.Popen(
