@@ -15,6 +15,7 @@ from espnet_spire.decode.answers import (
     load_tokenizer,
     positions_of,
 )
+from espnet_spire.decode.products import Products
 from espnet_spire.decode.search import GREEDY, Search, draw, draws
 from espnet_spire.decode.slots import Slots, can_run
 from espnet_spire.model.generation import end_tokens, padding_rows
@@ -133,6 +134,7 @@ class Generator(Answerer):
             logging.info("%s: decoded in padded batches by transformers", model.config.model_type)
         # How many answers were done again alone.
         self.alone = 0
+        self._products = Products(model) if self._has_slots else None
 
     def stream(self, prompts: Sequence[Prompt]) -> Iterator[List[Tuple[int, Answer]]]:
         """Yield the answers of a part of the prompts after the other, the longest first.
@@ -155,7 +157,10 @@ class Generator(Answerer):
             count = slots * _ROUNDS if self._has_slots else slots
             part, order = order[:count], order[count:]
             if self._has_slots:
-                found = self._answer(ids, part, min(slots, len(part)), follow_up)
+                with self._products.in_use():
+                    found, close = self._answer(ids, part, min(slots, len(part)), follow_up)
+                for index in close:
+                    found[index] = self._alone(ids[index], index, follow_up)
             else:
                 found = self._in_batches(ids, part, follow_up)
             yield [(index, found[index]) for index in part]
@@ -165,13 +170,18 @@ class Generator(Answerer):
     @torch.inference_mode()
     def _answer(
         self, prompts: Sequence[List[int]], part: Sequence[int], count: int, follow_up: FollowUp
-    ) -> Dict[int, List[Answer]]:
-        """Answer some of the prompts, with so many slots; the first of them is the longest."""
+    ) -> Tuple[Dict[int, List[Answer]], List[int]]:
+        """Answer some of the prompts, with so many slots; the first of them is the longest.
+
+        Returns:
+            the answers by prompt, and for which of them rounding may have made a choice.
+        """
         capacity = len(prompts[part[0]]) + self.max_new_tokens
         slots = Slots(self.model, count, capacity)
         queue: Deque[_Row] = deque(_Row(i, prompts[i], self._numbers(prompts[i])) for i in part)
         rows: List[Optional[_Row]] = [None] * count
         done: Dict[int, List[Answer]] = {}
+        close: List[int] = []
         while queue or any(rows):
             self._fill(slots, rows, queue)
             busy = [slot for slot, row in enumerate(rows) if row is not None]
@@ -188,9 +198,9 @@ class Generator(Answerer):
                 else:
                     done[row.index] = row.answers
                     if row.is_close:
-                        done[row.index] = self._alone(prompts[row.index], row.index, follow_up)
+                        close.append(row.index)
                     rows[slot] = None
-        return done
+        return done, close
 
     def _numbers(self, prompt: Sequence[int]) -> Optional[Tensor]:
         return draws(self.search, prompt, self.max_new_tokens) if self.search.do_sample else None

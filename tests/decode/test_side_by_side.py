@@ -12,8 +12,8 @@ from espnet_spire.decode.search import Search
 from espnet_spire.decode.slots import can_run
 
 # Around borders of attention's blocks and of sliding windows, and one of each other length.
-LENGTHS = [1, 1, 2, 3, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, *range(4, 30, 3)]
-NEW = 12
+LENGTHS = [1, 1, 2, 3, 15, 16, 17, 32, 63, 64, 65, 100]
+NEW = 9
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -21,7 +21,7 @@ def kind(request, tmp_path_factory):
     """A generator with a few slots, whose answers end after all sorts of lengths; its prompts."""
     folder = tmp_path_factory.mktemp("side") / request.param
     make_kind(request.param, folder, surplus=3)
-    generator = Generator(str(folder), max_new_tokens=NEW, batch_tokens=450, logprobs=True)
+    generator = Generator(str(folder), max_new_tokens=NEW, batch_tokens=330, logprobs=True)
     rows, rng = len(generator.tokenizer), random.Random(1)
     # As if so many tokens ended an answer. Gemma's one matrix repeats what it reads.
     generator.eos_ids = list(range(3, rows, 3 if request.param == "gemma" else 7))
@@ -32,8 +32,15 @@ def plain(answers):
     return [answer._replace(logprobs=None) for answer in answers]
 
 
-def alone(generator, prompts):
-    return [generator._generate([prompt])[0] for prompt in prompts]
+def alone(generator, prompts, kept={}):  # noqa: B006
+    for prompt in prompts:
+        key = (generator.model.config.model_type, generator.model.name_or_path, *prompt)
+        if key not in kept:
+            kept[key] = generator._generate([prompt])[0]
+    return [
+        kept[(generator.model.config.model_type, generator.model.name_or_path, *prompt)]
+        for prompt in prompts
+    ]
 
 
 def close(ours, theirs):
@@ -49,13 +56,16 @@ def test_each_is_as_if_alone(kind):
     found, expected = generator(prompts), alone(generator, prompts)
     assert plain(found) == plain(expected)
     lengths = {len(answer.ids) for answer in found}
-    assert len(lengths) > (1 if 0 in lengths else 4) and {answer.cut for answer in found} == {True, False}
+    assert len(lengths) > (1 if 0 in lengths else 3) and {answer.cut for answer in found} == {
+        True,
+        False,
+    }
     assert close(found, expected)
 
 
 def test_logprobs_are_those_of_generate(kind):
     generator, prompts = kind
-    for prompt in prompts[::6]:
+    for prompt in prompts[::5]:
         (answer,) = generator([prompt])
         output = generator.model.generate(
             torch.tensor([prompt]),
@@ -135,8 +145,8 @@ def test_beams_are_those_of_transformers(kind):
     generator, prompts = kind
     generator.search, generator._has_slots = Search(num_beams=3), False
     try:
-        found = generator(prompts[:6])
-        for prompt, answer in zip(prompts[:6], found, strict=True):
+        found = generator(prompts[::4])
+        for prompt, answer in zip(prompts[::4], found, strict=True):
             output = generator.model.generate(
                 torch.tensor([prompt]),
                 attention_mask=torch.ones(1, len(prompt), dtype=torch.int64),
