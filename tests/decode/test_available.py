@@ -42,3 +42,10 @@ def test_speech_in_another_language(tmp_path):
 def test_no_such_directory(tmp_path):
     with pytest.raises(SpireError, match="no such data directory"):
         possible_jobs(tmp_path / "no", JOBS, "en")
+
+
+def test_post_editing_and_named_entities(tmp_path):
+    jobs = [parse_job(name) for name in ("ape.en-de", "ape.de-en", "ner.de-de", "ner.en-en")]
+    for name in ("text.tc.en", "text.tc.de", "text.mt.de", "text.input.de", "text.tokens.de"):
+        (tmp_path / name).write_text("a b\n")
+    assert [job.name for job in possible_jobs(tmp_path, jobs, "en")] == ["ape.en-de", "ner.de-de"]

@@ -2,7 +2,8 @@
 
 import pytest
 
-from espnet_spire.decode.jobs import job_keys, job_turns, order_jobs
+from espnet_spire.decode.answers import Answer, Answerer
+from espnet_spire.decode.jobs import job_keys, job_turns, order_jobs, tags_of, translation_turn
 from espnet_spire.text.jobs import parse_job
 from espnet_spire.text.prompts import Turn
 from espnet_spire.utils.errors import SpireError
@@ -74,3 +75,65 @@ def test_which_utterances_a_job_is_about(data):
     assert about("st_cascade.en-fr") == ["u3", "u1"]
     assert about("mt.fr-de") == ["u1"]
     assert about("st.en-nl") == keys
+
+
+def test_two_turns_ask_for_the_transcript_first(data, lm_tokenizer):
+    turns = job_turns(parse_job("st_multi_turn.en-de"), data, UNITS, never, "en")
+    assert turns["u2"] == [Turn("user", "Speech: \U000f0000\nEnglish:")]
+
+    class Said(Answerer):
+        def stream(self, prompts):
+            raise AssertionError("nothing is asked here")
+
+        def text(self, answer):
+            return "the </s> cook \U000f0003"
+
+    follow_up = translation_turn(Said(lm_tokenizer, 5), list(turns.values()), "de")
+    assert follow_up(1, Answer([7], False)) == [
+        *turns["u2"],
+        # What was heard is text, whatever it is.
+        Turn("assistant", "the < /s> cook "),
+        Turn("user", "German:"),
+    ]
+
+
+def test_post_editing(tmp_path):
+    (tmp_path / "text.tc.en").write_text("s1 a cook\ns2 some bread\ns3 c\n")
+    (tmp_path / "text.tc.de").write_text("s1 ein Koch\ns2 Brot\ns3 c\n")
+    (tmp_path / "text.mt.de").write_text("s1 ein Kuh\ns2\n")
+    job = parse_job("ape.en-de")
+    turns = job_turns(job, tmp_path, {}, never, "en")
+    assert turns["s1"][0].content.endswith(
+        "\nSource (English): a cook\nTranslation (German): ein Kuh\nPost-edited: "
+    )
+    assert "\nTranslation (German): \nPost-edited: " in turns["s2"][0].content
+    assert job_keys(job, tmp_path, ["s1", "s2", "s3"], "en") == list(turns) == ["s1", "s2"]
+
+
+def test_named_entities(tmp_path):
+    (tmp_path / "text.input.de").write_text('s1 ["Lima", "ist"]\n')
+    (tmp_path / "text.tokens.de").write_text('s1 ["Lima", "ist"]\n')
+    job = parse_job("ner.de-de")
+    turns = job_turns(job, tmp_path, {}, never, "en")
+    assert 'in the following list of tokens "["Lima", "ist"]".\n' in turns["s1"][0].content
+    assert job_keys(job, tmp_path, ["s1"], "en") == ["s1"]
+
+
+@pytest.mark.parametrize(
+    "answer, tags",
+    [
+        ('[("Lima", "B-Location"), ("is", "O"), ("it", "O")]', "B-Location O O"),
+        ('[("Lima", "B-Location")]', "B-Location O O"),  # what is lacking is outside
+        ('[("a", "O"), ("b", "O"), ("c", "O"), ("d", "B-Person")]', "O O O"),  # beyond: cut off
+        ("Lima is a town.", "O O O"),
+        ("", "O O O"),
+        ('[("Lima", ""), ("is", "two words"), ("it", "I-Group")]', "O two_words I-Group"),
+    ],
+)
+def test_tags_are_one_for_each_token(answer, tags):
+    assert tags_of('["Lima", "is", "it"]', answer, "f: s1") == tags
+
+
+def test_tokens_that_are_no_array():
+    with pytest.raises(SpireError, match="f: s1: not a JSON array of tokens: 'Lima is'"):
+        tags_of("Lima is", "", "f: s1")
