@@ -1,8 +1,7 @@
 """All scores of an experiment directory as one JSON and one page of Markdown.
 
-Layout read: ``spire_it_<variant>_<tag>/<inference_tag>/<set>/<task>.<src>-<tgt>/score_*/`` with
-``score.json`` (and ``spire_cpt_<tag>/…``, the variant ``spirebase``), ``.timing.json`` ({step:
-seconds}) and the plots (``*.png``). Everything printed is computed from those files.
+Read are the scores of :mod:`espnet_spire.score.layout`, ``.timing.json`` ({step: seconds}) and the
+plots (``*.png``). Everything printed is computed from those files.
 """
 
 import os
@@ -12,23 +11,14 @@ from collections import defaultdict
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence
 
-from espnet_spire.score.files import SCORE_JSON
+from espnet_spire.score.layout import VARIANTS, Run, Scored, scored
 from espnet_spire.score.metrics import METRICS
-from espnet_spire.text.jobs import match_job
+from espnet_spire.score.tables.paper import paper_tables
 from espnet_spire.utils.atomic import PathLike, read_json
 from espnet_spire.utils.errors import SpireError
 
-VARIANTS = {
-    "spirebase": "SpireBase",
-    "spirefull": "SpireFull",
-    "spirefull_kd": "SpireFull, distilled",
-    "towerfull": "TowerFull",
-    "towerfull_kd": "TowerFull, distilled",
-    "spirenoblocks": "SpireNoBlocks",
-    "spirenopseudo": "SpireNoPseudo",
-}
 TASK_NAMES = {
     "asr": "ASR",
     "mt": "MT",
@@ -54,15 +44,6 @@ PACKAGES = (
 # Direct ST "collapses" when less than this share of SpireFull's BLEU is left. The paper shows it
 # without a threshold (81.33 → 62.80 COMET, and 6.8 spBLEU in its Table 12).
 COLLAPSE = 0.5
-
-# The paper's Table 9 (spBLEU with the flores200 tokenizer; LibriSpeech test-clean, FLORES-200,
-# FLEURS); self-cascade is the mean of SpireFull's nine pairs in its Table 7.
-PAPER_TABLE_9 = {
-    "spirefull": ("4.2", "39.3", "41.8", "27.1", "33.7"),
-    "towerfull": ("9.5", "39.4", "41.7", "26.1", "-"),
-    "spirenoblocks": ("4.1", "34.2", "36.1", "27.1", "-"),
-    "spirenopseudo": ("3.9", "38.9", "42.0", "27.1 [sic]", "-"),
-}
 
 
 @dataclass(frozen=True)
@@ -90,25 +71,10 @@ class Result:
         """``en`` for recognition, ``en→de`` for translation."""
         return self.src if self.src == self.tgt else f"{self.src}→{self.tgt}"
 
-
-class Run(NamedTuple):
-    """One trained model, decoded in one way."""
-
-    tag: str
-    inference: str
-    variant: str
-
-
-_EXPERIMENT = re.compile(r"spire_it_(?P<variant>[^_]+(?:_kd)?)(?:_(?P<tag>.+))?")
-_BASE = re.compile(r"spire_cpt(?:_(?P<tag>.+))?")
-
-
-def _run_of(directory: str) -> Optional[Dict[str, str]]:
-    found = _EXPERIMENT.fullmatch(directory)
-    if found:
-        return {"variant": found["variant"], "tag": found["tag"] or ""}
-    found = _BASE.fullmatch(directory)
-    return {"variant": "spirebase", "tag": found["tag"] or ""} if found else None
+    @property
+    def run(self) -> Run:
+        """Whose score it is."""
+        return Run(self.tag, self.inference, self.variant)
 
 
 def _rank(order: Iterable[str], name: str) -> tuple:
@@ -135,23 +101,23 @@ def collect(expdir: PathLike) -> List[Result]:
     Raises:
         SpireError: no such directory, no score in it, or a ``score.json`` that is not one.
     """
-    expdir = Path(expdir)
-    if not expdir.is_dir():
-        raise SpireError(f"{expdir}: no such experiment directory")
+    return results_of(scored(expdir))
+
+
+def results_of(found: Iterable[Scored]) -> List[Result]:
+    """The scores of score directories, in the order of tables.
+
+    Raises:
+        SpireError: a ``score.json`` is not one.
+    """
     results = []
-    for path in sorted(expdir.glob(f"spire_*/*/*/*/score_*/{SCORE_JSON}")):
-        parts = path.relative_to(expdir).parts
-        experiment, inference, test_set, pair_dir = parts[:4]
-        run, pair = _run_of(experiment), match_job(pair_dir)
-        if run is None or pair is None or any(part.startswith(".") for part in parts):
-            continue
-        task, src, tgt = pair
+    for run, test_set, (task, src, tgt), path in found:
         try:
             for score in read_json(path)["scores"]:
                 bounds = score.get("interval", {})
                 results.append(
                     Result(
-                        variant=run["variant"],
+                        variant=run.variant,
                         task=task,
                         set=test_set,
                         src=src,
@@ -159,20 +125,14 @@ def collect(expdir: PathLike) -> List[Result]:
                         metric=score["metric"],
                         value=float(score["value"]),
                         signature=score["signature"],
-                        tag=run["tag"],
-                        inference=inference,
+                        tag=run.tag,
+                        inference=run.inference,
                         low=bounds.get("low"),
                         high=bounds.get("high"),
                     )
                 )
         except (KeyError, TypeError, ValueError) as error:
             raise SpireError(f"{path}: not a score file ({error!r}); score again") from None
-    if not results:
-        raise SpireError(
-            f"{expdir}: no score in it "
-            f"(spire_it_*/<inference_tag>/<set>/<task>.<src>-<tgt>/score_*/{SCORE_JSON}); "
-            "decode and score first"
-        )
     return sorted(results, key=_order)
 
 
@@ -269,7 +229,7 @@ def score_rows(results: Sequence[Result], *, intervals: bool = False) -> List[Li
         cell = f"{r.value:.1f}"
         if intervals and r.low is not None:
             cell += f" [{r.low:.1f}, {r.high:.1f}]"
-        rows[(_label(_run(r), results), label, r.set, r.pair)][r.metric] = cell
+        rows[(label_of(r.run, results), label, r.set, r.pair)][r.metric] = cell
     header = ["model", "task", "set", "pair"] + [METRIC_NAMES.get(m, m) for m in metrics]
     return [header] + [
         list(key) + [cells.get(m, "-") for m in metrics] for key, cells in rows.items()
@@ -301,15 +261,10 @@ def markdown_table(rows: Sequence[Sequence[str]], text_columns: int = 4) -> str:
     return "\n".join([line(rows[0]), line(rule)] + [line(row) for row in rows[1:]])
 
 
-def _run(r: Result) -> Run:
-    return Run(r.tag, r.inference, r.variant)
-
-
-def _label(run: Run, results: Sequence[Result]) -> str:
+def label_of(run: Run, results: Sequence[Result]) -> str:
     """The model's name, with tag and inference when several runs of the variant are here."""
-    name = VARIANTS.get(run.variant, run.variant)
-    same = {_run(r) for r in results if r.variant == run.variant}
-    return name if len(same) == 1 else f"{name} ({', '.join(filter(None, run[:2]))})"
+    same = {r.run for r in results if r.variant == run.variant}
+    return run.system if len(same) == 1 else f"{run.system} ({', '.join(filter(None, run[:2]))})"
 
 
 # The ablation
@@ -429,9 +384,25 @@ def orders(ablation: Ablation, speech_lang: str = "en") -> List[str]:
     return lines
 
 
+def _is_ablated(r: Result) -> bool:
+    return r.run.system in paper_tables()[9].sections[0].figures
+
+
+def _paper_rows() -> List[List[str]]:
+    """The paper's Table 9 in WER and spBLEU; the self-cascade by its Table 7."""
+    cascades = paper_tables()[7].sections[0].figures
+    rows = []
+    for system, figures in paper_tables()[9].sections[0].figures.items():
+        # WER, en→xx spBLEU, xx→en spBLEU, ST spBLEU; the mean over all languages is Table 7's last
+        shown = [figures[i] for i in (0, 2, 4, 6)] + [cascades.get(system, [None])[-1]]
+        cells = ["-" if f is None else f"{f.value:.1f}" + " [sic]" * f.doubtful for f in shown]
+        rows.append([system, *cells])
+    return rows
+
+
 def _ablation_section(results: Sequence[Result], speech_lang: str) -> List[str]:
     lines: List[str] = []
-    for group in sorted({(r.tag, r.inference) for r in results if r.variant in PAPER_TABLE_9}):
+    for group in sorted({(r.tag, r.inference) for r in results if _is_ablated(r)}):
         members = [r for r in results if (r.tag, r.inference) == group]
         ablation = ablate(members, speech_lang)
         titles = [column.title.format(s=speech_lang) for column in COLUMNS]
@@ -451,9 +422,7 @@ def _ablation_section(results: Sequence[Result], speech_lang: str) -> List[str]:
         lines += [""] + [f"- {line}" for line in orders(ablation, speech_lang)] + [""]
     if speech_lang != "en":
         return lines
-    paper = [["paper, Table 9", *(c.title.format(s="en") for c in COLUMNS)]] + [
-        [VARIANTS[v], *values] for v, values in PAPER_TABLE_9.items()
-    ]
+    paper = [["paper, Table 9", *(c.title.format(s="en") for c in COLUMNS)], *_paper_rows()]
     lines += [
         "For orientation, the paper's own (7B models, LibriSpeech test-clean, FLORES-200, FLEURS,"
         " spBLEU with the flores200 tokenizer: other data and another tokenizer than above; [sic]:"
@@ -591,11 +560,11 @@ def markdown(
     said = "Percentages, in brackets 95 % bootstrap intervals over utterances"
     said += f"; {', '.join(lower)}: lower is better." if lower else "."
     lines += ["## Scores", "", said, ""]
-    for run in dict.fromkeys(_run(r) for r in sorted(results, key=_order)):
-        rows = score_rows([r for r in results if _run(r) == run], intervals=True)
-        lines += [f"### {_label(run, results)}", ""]
+    for run in dict.fromkeys(r.run for r in sorted(results, key=_order)):
+        rows = score_rows([r for r in results if r.run == run], intervals=True)
+        lines += [f"### {label_of(run, results)}", ""]
         lines += [markdown_table([row[1:] for row in rows], 3), ""]
-    if any(r.variant in PAPER_TABLE_9 for r in results):
+    if any(map(_is_ablated, results)):
         lines += ["## Ablations", ""] + _ablation_section(results, speech_lang)
     lines += ["## Signatures", ""] + _signature_lines(results) + [""]
     if plots:
