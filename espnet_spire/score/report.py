@@ -11,7 +11,7 @@ from collections import defaultdict
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from espnet_spire.score.layout import VARIANTS, Run, Scored, scored
 from espnet_spire.score.metrics import METRICS
@@ -529,12 +529,13 @@ def find_plots(expdir: PathLike) -> List[Path]:
     return sorted(found)
 
 
-def _signature_lines(results: Sequence[Result]) -> List[str]:
+def signatures(results: Sequence[Result]) -> List[Tuple[str, str, str]]:
+    """Title of a metric, the languages it was used for, and how it was made, in order."""
     users: Dict[tuple, set] = defaultdict(set)
     for r in results:
         users[(_rank(METRIC_NAMES, r.metric), r.signature)].add(r.tgt)
     return [
-        f"- {METRIC_NAMES.get(metric, metric)} ({', '.join(sorted(langs))}): `{signature}`"
+        (METRIC_NAMES.get(metric, metric), ", ".join(sorted(langs)), signature)
         for ((_, metric), signature), langs in sorted(users.items())
     ]
 
@@ -566,7 +567,8 @@ def markdown(
         lines += [markdown_table([row[1:] for row in rows], 3), ""]
     if any(map(_is_ablated, results)):
         lines += ["## Ablations", ""] + _ablation_section(results, speech_lang)
-    lines += ["## Signatures", ""] + _signature_lines(results) + [""]
+    lines += ["## Signatures", ""]
+    lines += [f"- {metric} ({langs}): `{how}`" for metric, langs, how in signatures(results)] + [""]
     if plots:
         lines += ["## Plots", ""] + [f"- [{plot}]({plot.replace(' ', '%20')})" for plot in plots]
         lines += [""]

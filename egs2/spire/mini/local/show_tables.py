@@ -1,0 +1,1 @@
+../../../../local/show_tables.py
