@@ -91,7 +91,8 @@ option "inference_args=--max_new_tokens 256|options of spire_inference"
 option "inference_tag=decode_greedy|name of the decoding directory"
 option "metrics=default|what to score by; default is to be among them, e.g. \"default ter comet22\""
 option "score_args=|further options of score, e.g. \"--comet_device cuda --spm_model FILE\""
-option "report_title=SPIRE|title of RESULTS.md"
+option "report_title=SPIRE|title of RESULTS.md and RESULTS.html"
+option "table_args=|further options of show_tables, e.g. \"Whisper-base=DIR --examples 20\""
 option "targets=|YAML with figures that are to be reached, shown in RESULTS.md"
 
 die() {
@@ -616,4 +617,9 @@ if runs_stage 13; then
     always "13 report" "${python}" -m espnet_spire.bin.report --expdir "${expdir}" --out RESULTS.md \
         --results_json "${expdir}/results.json" --title "${report_title}" \
         --speech_lang "${speech_lang}" ${targets:+--targets "${targets}"}
+    read -r -a opts <<<"${table_args}"
+    always "13 tables" "${python}" -m espnet_spire.bin.show_tables "${expdir}" "${opts[@]}" \
+        --html RESULTS.html \
+        --markdown "${expdir}/tables.md" --latex "${expdir}/tables.tex" --title "${report_title}" \
+        --speech_lang "${speech_lang}" --raw_dir "${dumpdir}/raw" --units_name "${units_name}"
 fi

@@ -6,7 +6,6 @@ examples as files.
   show_tables exp Whisper-base=exp/whisper_base     # the scores of a system of that name
 """
 
-import logging
 from pathlib import Path
 from typing import Optional, Sequence
 
@@ -26,7 +25,7 @@ def get_parser() -> ArgumentParser:
         " <inference_tag>/<set>/<task>.<src>-<tgt>/score_*, of the system called so",
     )
     parser.add_argument("--html", type=Path, help="write the page here")
-    parser.add_argument("--markdown", type=Path, help="write the tables here, too")
+    parser.add_argument("--markdown", type=Path, help="write the tables here, print none")
     parser.add_argument("--latex", type=Path, help="write the tables here, for \\input")
     parser.add_argument("--title", default="SPIRE: results", help="of the page")
     parser.add_argument("--speech_lang", default="en", help="language of the speech")
@@ -62,13 +61,14 @@ def main(cmd: Optional[Sequence[str]] = None) -> None:
     shown = show(found, speech_lang=args.speech_lang)
     text = formats.markdown(shown.tables)
     text += "".join(f"\n- {note}" for note in shown.notes) + "\n" * bool(shown.notes)
-    print(text, end="")
+    if not args.markdown:
+        print(text, end="")
     for path, content in ((args.markdown, text), (args.latex, formats.latex(shown.tables))):
         if path:
             _write(path, content)
     if args.html:
         _write(args.html, _page(args, found))
-        logging.info("%s: %.1f MiB", args.html, args.html.stat().st_size / 2**20)
+        print(f"{args.html}: {args.html.stat().st_size / 2**20:.1f} MiB; open it in a browser")
 
 
 def _page(args, found) -> str:

@@ -5,7 +5,7 @@ whisker, the paper's figure as a diamond, and the figure in a column of its own.
 classes ``s0`` … ``s7`` of the page's style sheet.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Dict, List, Optional, Sequence, Tuple
 
@@ -35,12 +35,22 @@ class Bar:
 
 @dataclass(frozen=True)
 class Chart:
-    """Groups of bars: the name of each and its bars; ``series`` are named in the legend."""
+    """Groups of bars: the name of each and its bars; ``series`` are named in the legend.
+
+    ``top`` is what the axis reaches at least, so that charts can be compared.
+    """
 
     title: str
     metric: str
     series: Tuple[str, ...]
     groups: Tuple[Tuple[str, Tuple[Bar, ...]], ...]
+    top: float = 0.0
+
+    @property
+    def highest(self) -> float:
+        """The end of the longest bar, whisker or the place of the paper's figure."""
+        bars = [bar for _, some in self.groups for bar in some]
+        return max(self.top, *(max(b.value, b.high or 0.0, b.paper or 0.0) for b in bars))
 
     @property
     def direction(self) -> str:
@@ -105,7 +115,8 @@ def translation_charts(results: Sequence[Result]) -> List[Chart]:
             title = f"Speech translation by language, {label} on {name}"
             named = [TASK_NAMES[task].removeprefix("ST ") for task in series]
             charts.append(_chart(title, metric, named, dict(sorted(groups.items()))))
-    return charts
+    top = max((chart.highest for chart in charts), default=0.0)
+    return [replace(chart, top=top) for chart in charts]
 
 
 def model_charts(tables: Sequence[Table]) -> List[Chart]:
@@ -161,11 +172,9 @@ def ticks(highest: float) -> List[float]:
 
 def svg(chart: Chart, name: str) -> str:
     """The chart; ``name`` is unique in the page."""
-    bars = [bar for _, some in chart.groups for bar in some]
-    highest = max(max(bar.value, bar.high or 0, bar.paper or 0) for bar in bars)
-    marks = ticks(highest)
+    marks = ticks(chart.highest)
     room = _WIDTH - _LEFT - _VALUES - 8
-    rows = len(bars)
+    rows = sum(len(some) for _, some in chart.groups)
     height = len(chart.groups) * (_HEAD + 8) + rows * (_BAR + _GAP) + 24
 
     def x(value: float) -> float:
