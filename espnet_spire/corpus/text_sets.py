@@ -6,6 +6,7 @@ from typing import Any, Dict, List, Sequence, Tuple
 
 from espnet_spire.corpus.records import one_line
 from espnet_spire.corpus.text_corpus import PREPARATION
+from espnet_spire.text.jobs import SET_JOBS, Job
 from espnet_spire.utils.atomic import atomic_dir, write_json
 from espnet_spire.utils.datadir import write_table
 from espnet_spire.utils.errors import SpireError
@@ -17,6 +18,7 @@ def write_test_set(
     columns: Dict[str, List[Tuple[str, str]]],
     files: Sequence[Path],
     out: Path,
+    jobs: Sequence[Job] = (),
 ) -> Dict[str, Any]:
     """Write a data directory with a table for each column; returns ``preparation.json``.
 
@@ -28,6 +30,7 @@ def write_test_set(
         keys: of the rows.
         columns: name of the table → for each row text and where it stands.
         files: that were read.
+        jobs: that the set is for; none: all that its tables allow.
 
     Raises:
         SpireError: there is nothing, a value is no text or an empty one.
@@ -55,6 +58,8 @@ def write_test_set(
     with atomic_dir(out) as aside:
         for table, rows in tables.items():
             write_table(aside / table, rows)
+        if jobs:
+            (aside / SET_JOBS).write_text("".join(f"{job.name}\n" for job in jobs))
         write_json(aside / PREPARATION, report)
     logging.info("%s: %d texts in %s", out, len(keys), ", ".join(sorted(tables)))
     return report

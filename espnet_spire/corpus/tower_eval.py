@@ -15,6 +15,8 @@ Each becomes a set of text alone, whose keys are the set's name and the line, wi
            tokens, a JSON array; ``text.tags.<lang>``: their tags (``O``, ``B-Person``, …) with
            blanks between them
 
+``jobs`` says what each is for: a set of WMT was written in its source language.
+
 An ``answer`` is a list of pairs, or text that shows one: ``[("emilio", "B-Person"), ("y", "O")]``.
 Where there is no ``input``, it is the array of tokens.
 """
@@ -28,6 +30,7 @@ from espnet_spire.corpus.lines import read_lines
 from espnet_spire.corpus.records import Fault
 from espnet_spire.corpus.text_corpus import TextCorpus, TextRequest, first_there
 from espnet_spire.corpus.text_sets import write_test_set
+from espnet_spire.text.jobs import Job
 from espnet_spire.text.languages import language_name
 from espnet_spire.utils.datadir import translation_file
 from espnet_spire.utils.errors import SpireError
@@ -116,11 +119,13 @@ def _pairs_of(answer: Any, where: str) -> List[Tuple[str, str]]:
 
 
 class _Task(NamedTuple):
-    """``folder``: of the task; ``set``: begins the names of the paper's sets; ``langs`` of one."""
+    """``folder``: of the raw data; ``set``: begins the names of the paper's sets; ``langs`` of one;
+    ``job``: what it is for."""
 
     folder: str
     set: str
     langs: int
+    job: str
     columns: Callable[[List[Row], List[str]], Dict[str, List[Cell]]]
 
 
@@ -150,7 +155,10 @@ def _corpus(name: str, task: _Task) -> TextCorpus:
         rows = list(_rows(found))
         columns = task.columns(rows, languages(request))
         keys = [f"{found.parent.name}-{number:05d}" for number in range(1, len(rows) + 1)]
-        return write_test_set(name, keys, columns, [found], out)
+        langs = languages(request)
+        return write_test_set(
+            name, keys, columns, [found], out, [Job(task.job, langs[0], langs[-1])]
+        )
 
     return TextCorpus(
         name=name,
@@ -164,7 +172,7 @@ def _corpus(name: str, task: _Task) -> TextCorpus:
 
 
 TEXT_CORPORA = [
-    _corpus("wmt23", _Task("mt", "wmt23", 2, _translations)),
-    _corpus("ape", _Task("ape", "nllb_3b_wmt23", 2, _edits)),
-    _corpus("ner", _Task("ner", "multiconer2023", 1, _entities)),
+    _corpus("wmt23", _Task("mt", "wmt23", 2, "mt", _translations)),
+    _corpus("ape", _Task("ape", "nllb_3b_wmt23", 2, "ape", _edits)),
+    _corpus("ner", _Task("ner", "multiconer2023", 1, "ner", _entities)),
 ]

@@ -11,6 +11,9 @@ from espnet_spire.utils.errors import SpireError
 TASKS = ("asr", "mt", "st", "st_multi_turn", "st_cascade", "ape", "ner")
 # These stay in a language, the others leave it.
 ONE_LANGUAGE = ("asr", "ner")
+# In a data directory: the jobs that the set is for, one a line. Without it that is all that its
+# tables allow; a set of WMT is made for one direction.
+SET_JOBS = "jobs"
 _NAME = re.compile(rf"({'|'.join(TASKS)})\.({CODE})-({CODE})")
 
 

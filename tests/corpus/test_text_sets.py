@@ -133,6 +133,7 @@ def test_wmt23(tower, tmp_path, below):
     # a paragraph is one line of a table; that is told
     assert target[keys[5]] == rows[5]["ref"].replace("\n", " ")
     assert read_json(out / "preparation.json")["texts_with_line_breaks"] == 2
+    assert (out / "jobs").read_text() == "mt.zh-en\n"  # not the other way
 
 
 def test_other_sets_of_translation(tower, tmp_path):

@@ -32,6 +32,11 @@ def test_text_alone(tmp_path):
     assert found == ["mt.en-de", "mt.de-en", "mt.fr-de"]
 
 
+def test_a_set_that_is_made_for_one_direction(tmp_path):
+    (tmp_path / "jobs").write_text("mt.de-en\n")
+    assert names(tmp_path, "text.tc.en", "text.tc.de") == ["mt.de-en"]
+
+
 def test_speech_in_another_language(tmp_path):
     (tmp_path / "wav.scp").write_text("a b\n")
     (tmp_path / "text").write_text("a b\n")

@@ -72,7 +72,7 @@ SMALL = {
 OPTIONS = {
     "ngpu": 0,
     "nj": 2,
-    "inference_nj": 2,
+    "inference_nj": 1,
     "gpu_inference": "false",
     "encoder": "exp/small_hubert",
     "encoder_layer": 2,

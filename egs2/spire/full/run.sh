@@ -13,6 +13,8 @@ for lang in ${langs}; do
     speech_jobs+=" st.en-${lang} st_cascade.en-${lang}"
     text_jobs+=" mt.en-${lang} mt.${lang}-en"
 done
+for lang in de ru zh; do text_jobs+=" ape.en-${lang} ape.${lang}-en"; done
+for lang in de en es fr it pt zh; do text_jobs+=" ner.${lang}-${lang}"; done
 
 ./spire.sh \
     --ngpu 8 \
