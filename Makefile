@@ -60,7 +60,7 @@ $(COMET_INSTALLED): constraints-comet.txt
 	@touch $@
 
 test-comet: $(INSTALLED) $(COMET_INSTALLED)
-	$(VENV)/bin/python -m pytest -q tests/comet/real_comet.py
+	$(VENV)/bin/python -m pytest -q tests/comet/real_comet.py tests/comet/real_quality.py
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .
