@@ -14,23 +14,24 @@ MODULES = {
     ".".join(["espnet_spire", *path.relative_to(ROOT).with_suffix("").parts]): path
     for path in sorted(ROOT.rglob("*.py"))
 }
-# bin → tasks, decode, score, corpus → train, model → text, units → utils; mini is a user of all
-# but bin and tasks.
+# bin → tasks, baselines → decode, score, corpus → train, model → text, units → utils; mini is a user
+# of all but bin, tasks and baselines.
 UTILS = {"utils"}
 LOW = UTILS | {"units", "text"}
 MIDDLE = LOW | {"train", "model"}
-HIGH = MIDDLE | {"tasks", "decode", "score", "corpus"}
+HIGH = MIDDLE | {"tasks", "decode", "score", "corpus", "baselines"}
 MAY_IMPORT = {
     "utils": UTILS,
     "units": LOW,
     "text": LOW,
     "train": MIDDLE,
     "model": MIDDLE,
-    "tasks": HIGH,
-    "decode": HIGH,
-    "score": HIGH,
-    "corpus": HIGH,
-    "mini": HIGH - {"tasks"} | {"mini"},
+    "tasks": HIGH - {"baselines"},
+    "decode": HIGH - {"baselines"},
+    "score": HIGH - {"baselines"},
+    "corpus": HIGH - {"baselines"},
+    "baselines": HIGH - {"tasks", "corpus"},
+    "mini": HIGH - {"tasks", "baselines"} | {"mini"},
     "bin": HIGH | {"mini"},
 }
 ESPNET_USERS = ("espnet_spire.tasks.", "espnet_spire.model.", "espnet_spire.train.")

@@ -1,8 +1,9 @@
 """Where scores lie in experiment directories, and whose they are.
 
 Layout: ``spire_it_<variant>_<tag>/<inference_tag>/<set>/<task>.<src>-<tgt>/score_*/`` with
-``score.json`` (and ``spire_cpt_<tag>/…``, the variant ``spirebase``). A directory of any other name
-holds the scores of a system if it is given with the system's name.
+``score.json`` (and ``spire_cpt_<tag>/…``, the variant ``spirebase``; ``baseline_<name>/…``, the
+system of that name). A directory of any other name holds the scores of a system if it is given with
+the system's name.
 """
 
 import os
@@ -26,6 +27,7 @@ VARIANTS = {
 }
 _EXPERIMENT = re.compile(r"spire_it_(?P<variant>[^_]+(?:_kd)?)(?:_(?P<tag>.+))?")
 _BASE = re.compile(r"spire_cpt(?:_(?P<tag>.+))?")
+_BASELINE = re.compile(r"baseline_(?P<name>.+)")
 
 
 class Run(NamedTuple):
@@ -56,7 +58,10 @@ def run_of(directory: str) -> Optional[Dict[str, str]]:
     if found:
         return {"variant": found["variant"], "tag": found["tag"] or ""}
     found = _BASE.fullmatch(directory)
-    return {"variant": "spirebase", "tag": found["tag"] or ""} if found else None
+    if found:
+        return {"variant": "spirebase", "tag": found["tag"] or ""}
+    found = _BASELINE.fullmatch(directory)
+    return {"variant": found["name"], "tag": ""} if found else None
 
 
 def scored(expdir: PathLike) -> List[Scored]:
@@ -67,7 +72,7 @@ def scored(expdir: PathLike) -> List[Scored]:
     """
     expdir = _existing(expdir)
     found = []
-    for experiment in sorted(path for path in expdir.glob("spire_*") if run_of(path.name)):
+    for experiment in sorted(path for path in expdir.iterdir() if run_of(path.name)):
         found += _of_system(experiment, **run_of(experiment.name))
     if not found:
         raise _nothing(

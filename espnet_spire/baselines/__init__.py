@@ -1,0 +1,1 @@
+"""The systems that SPIRE is compared with: HuBERT+CTC, Whisper, SeamlessM4T."""
