@@ -13,7 +13,7 @@ from espnet_spire.score.metrics import METRICS
 from espnet_spire.score.report import TASK_NAMES, Result, label_of
 from espnet_spire.score.tables.own import read_by
 from espnet_spire.score.tables.paper import paper_figure
-from espnet_spire.score.tables.spec import Part
+from espnet_spire.score.tables.spec import Column, Part
 from espnet_spire.score.tables.table import Table
 
 COLOURS = 8
@@ -139,11 +139,18 @@ def model_charts(tables: Sequence[Table]) -> List[Chart]:
                     if cell.value is not None
                 ]
                 if bars:
-                    groups[" ".join(column.title.split()[:-1]) or column.title] = bars
+                    groups[_without_metric(column)] = bars
             if groups:
                 title = f"Ablations, {METRICS[metric].title}: {table.spec.name.split(':')[0]}"
                 charts.append(_chart(title, metric, [row.label for row in rows], groups))
     return charts
+
+
+def _without_metric(column: Column) -> str:
+    """A heading without the metric, which the chart's title has: ``MT en→xx``."""
+    names = {"C22", "spB", *(metric.title for metric in METRICS.values())}
+    words = [word for head in column.head for word in head.split() if word not in names]
+    return " ".join(words) or column.title
 
 
 def _paper_value(cell) -> Optional[float]:

@@ -8,10 +8,12 @@ from espnet_spire.score.report import markdown_table
 from espnet_spire.score.tables.table import Cell, Row, Table
 
 NOTHING = "–"
-LATEX_PREAMBLE = r"""% Needs \usepackage{booktabs}. Alone, where this file is tables.tex:
-% pdflatex '\documentclass{article}\usepackage[a4paper,landscape,margin=15mm]{geometry}
-%   \usepackage{booktabs}\begin{document}\input{tables.tex}\end{document}'
-"""
+# The command makes a PDF of the file alone.
+LATEX_PREAMBLE = (
+    "% Needs \\usepackage{booktabs}. To see it alone (where it is tables.tex):\n"
+    "% pdflatex '\\documentclass[landscape]{article}\\usepackage{booktabs}"
+    "\\begin{document}\\input{tables}\\end{document}'\n"
+)
 _ESCAPED = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "→": r"$\rightarrow$", "–": "--", "−": "$-$", "±": r"$\pm$", "’": "'",

@@ -54,7 +54,7 @@ def page(content: Content, clips: Clips) -> str:
         '</a><a href="#examples">Examples</a><a href="#signatures">Signatures</a></nav>',
         '<h2 id="tables">Tables</h2>',
         *_notes(content.notes),
-        *_others(content.tables),
+        *_beside(content.tables),
         *map(_table, content.tables),
         '<h2 id="charts">Charts</h2><div class="charts">',
         *(_figure(chart, f"chart{number}") for number, chart in enumerate(content.charts)),
@@ -86,13 +86,19 @@ def _notes(lines: Sequence[str]) -> List[str]:
 # Tables
 
 
-def _others(tables: Sequence[Table]) -> List[str]:
-    if not any(row.run is None for table in tables for row in table.rows):
-        return []
-    return [
-        '<label class="check"><input type="checkbox" id="others"> also show the paper’s other'
-        " systems</label>"
-    ]
+def _beside(tables: Sequence[Table]) -> List[str]:
+    """What stands beside our figures, where the paper has any."""
+    lines = []
+    if any(row.compared for table in tables for row in table.rows):
+        lines.append(
+            '<p class="soft">◇ is the paper’s figure, and behind it ours minus the paper’s.</p>'
+        )
+    if any(row.run is None for table in tables for row in table.rows):
+        lines.append(
+            '<label class="check"><input type="checkbox" id="others"> also show the paper’s other'
+            " systems</label>"
+        )
+    return lines
 
 
 def _table(table: Table) -> str:
@@ -139,7 +145,7 @@ def _cell(cell: Cell, row: Row) -> str:
     if formats.bounds(cell):
         parts.append(f"<small>{formats.bounds(cell)}</small>")
     if cell.paper is not None:
-        said = f"paper {escape(formats.papers(cell))}"
+        said = f'<span role="img" aria-label="paper">◇</span> {escape(formats.papers(cell))}'
         if cell.difference is not None:
             kind = {True: ' class="better"', False: ' class="worse"', None: ""}[cell.better]
             said += f" <span{kind}>{formats.signed(cell)}</span>"
