@@ -15,6 +15,7 @@ from helpers_server import StubServer
 
 from espnet_spire.decode.answers import Answer
 from espnet_spire.decode.generate import Generator
+from espnet_spire.decode.search import Search
 from espnet_spire.decode.server import ServerGenerator, ServerSettings
 from espnet_spire.text.prompts import Turn, mt_instruction, mt_plain_prompt
 from espnet_spire.utils.errors import SpireError
@@ -300,3 +301,16 @@ def test_a_name_that_the_server_does_not_know(translating_lm, transformers_serve
     there = ServerGenerator.of_model(translating_lm, settings, max_new_tokens=4)
     with pytest.raises(SpireError, match=r"Server is pinned to .*\(--server_model no/such-model\)"):
         there([chat("bread")])
+
+
+def test_drawn_answers_are_drawn_by_prompt(lm_tokenizer):
+    search = Search(do_sample=True, temperature=0.5, top_p=0.8, seed=3)
+    with StubServer(count) as server:
+        settings = ServerSettings([server.url], "tower")
+        options = {"max_new_tokens": 7, "eos_ids": [EOS], "search": search}
+        assert ServerGenerator(lm_tokenizer, settings, **options)(PROMPTS) == EXPECTED
+    for _, body in server.requests:
+        drawn = (body["temperature"], body["top_p"], body["seed"])
+        assert drawn == (0.5, 0.8, search.seed_of(body["prompt"]))
+    with pytest.raises(SpireError, match="no beam search; leave --num_beams"):
+        ServerGenerator(lm_tokenizer, settings, max_new_tokens=7, search=Search(num_beams=2))
