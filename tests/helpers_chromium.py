@@ -1,6 +1,6 @@
 """Pages as headless Chromium shows them; as a command, a picture of one:
 
-python tests/helpers_chromium.py PAGE PICTURE [WIDTH HEIGHT]
+python tests/helpers_chromium.py PAGE[?FILTERS][#PART] PICTURE [WIDTH HEIGHT]
 """
 
 import os
@@ -34,13 +34,13 @@ def browser() -> str:
     return found
 
 
-def look(page: Path, *options: str) -> subprocess.CompletedProcess:
+def look(page: Path, *options: str, query: str = "") -> subprocess.CompletedProcess:
     """Open a page from its file and do what the options say, without network or profile."""
     with tempfile.TemporaryDirectory() as profile:
         done = subprocess.run(
             # No name is ever resolved: a page that needs the network would show it.
             [browser(), *OPTIONS, "--host-resolver-rules=MAP * ~NOTFOUND"]
-            + [f"--user-data-dir={profile}", *options, page.resolve().as_uri()],
+            + [f"--user-data-dir={profile}", *options, page.resolve().as_uri() + query],
             capture_output=True,
             text=True,
             timeout=120,
@@ -54,10 +54,29 @@ def console(done: subprocess.CompletedProcess) -> list:
     return [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
-def screenshot(page: Path, picture: Path, width: int = 1100, height: int = 1400) -> None:
-    """A picture of the upper left of a page."""
-    look(page, f"--screenshot={picture.resolve()}", f"--window-size={width},{height}")
+def screenshot(
+    page: Path, picture: Path, width: int = 1100, height: int = 1400, query: str = ""
+) -> None:
+    """A picture of the beginning of a page."""
+    size = f"--window-size={width},{height}"
+    look(page, f"--screenshot={picture.resolve()}", size, query=query)
+
+
+def from_part(page: Path, part: str, copy: Path) -> None:
+    """A copy of a page that begins with one of its parts: pictures of places further down stay
+    empty in headless Chromium."""
+    script = f"const part = document.getElementById({part!r});"
+    script += "while (part.previousSibling) part.previousSibling.remove();"
+    text = page.read_text(encoding="utf-8")
+    copy.write_text(text.replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    screenshot(Path(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:5]))
+    address, _, part = sys.argv[1].partition("#")
+    name, mark, filters = address.partition("?")
+    with tempfile.TemporaryDirectory() as directory:
+        shown = Path(name)
+        if part:
+            from_part(shown, part, Path(directory, "page.html"))
+            shown = Path(directory, "page.html")
+        screenshot(shown, Path(sys.argv[2]), *map(int, sys.argv[3:5]), query=mark + filters)

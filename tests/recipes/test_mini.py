@@ -64,6 +64,26 @@ def test_what_a_person_sees(recipe):
         assert (recipe.path / plot).read_bytes().startswith(b"\x89PNG"), plot
 
 
+def test_the_page_with_tables_and_examples(recipe):
+    from helpers_chromium import console, look
+
+    assert "RESULTS.html: " in recipe.output.splitlines()[-1]
+    done = look(recipe.path / "RESULTS.html", "--dump-dom")
+    assert console(done) == []
+    results = json.loads((recipe.path / "exp/results.json").read_text())["results"]
+    wer = next(r["value"] for r in results if r["metric"] == "wer")
+    for said in ("ASR on various test sets", "MT on test, xx→en", "ST on test, en→xx"):
+        assert said in done.stdout, said
+    assert f"<b>{wer:.1f}</b>" in done.stdout
+    # The ten worst of twelve utterances of each of 13 jobs; twenty cards are shown at first.
+    assert "130 of 130 examples, 20 shown" in done.stdout
+    assert done.stdout.count("<article>") == 20 and done.stdout.count("data:audio/mpeg") >= 12
+    assert "<del>" in done.stdout
+    tables = (recipe.path / "exp/tables.md").read_text()
+    assert f"| SpireFull | {wer:.1f} [" in tables
+    assert r"\toprule" in (recipe.path / "exp/tables.tex").read_text()
+
+
 def test_data_directories_are_valid_and_tests_unseen(recipe):
     sets = ("train_cpt", "train_it", "train_st", "dev", "test")
     texts, speakers = {}, {}

@@ -120,29 +120,25 @@ def translation_charts(results: Sequence[Result]) -> List[Chart]:
 
 
 def model_charts(tables: Sequence[Table]) -> List[Chart]:
-    """Ablations: of tables with all models side by side, a chart for each metric."""
+    """Ablations: BLEU of all models side by side; their WER is in :func:`error_chart`."""
     charts = []
     for table in tables:
         rows = [row for row in table.rows if row.run is not None]
-        if len(rows) < 2:
-            continue
         columns = table.spec.columns
-        wanted = [m for m in ("wer", *read_by("mt", (c.metric for c in columns))[-1:])]
-        for metric in dict.fromkeys(wanted):
-            groups: Dict[str, List[Bar]] = {}
-            for i, column in enumerate(columns):
-                if column.metric != metric:
-                    continue
-                bars = [
-                    Bar(series, cell.value, cell.low, cell.high, _paper_value(cell))
-                    for series, cell in enumerate(row.cells[i] for row in rows)
-                    if cell.value is not None
-                ]
-                if bars:
-                    groups[_without_metric(column)] = bars
-            if groups:
-                title = f"Ablations, {METRICS[metric].title}: {table.spec.name.split(':')[0]}"
-                charts.append(_chart(title, metric, [row.label for row in rows], groups))
+        translated = [column.metric for column in columns if column.task != "asr"]
+        metric = next(iter(read_by("mt", translated)[-1:]), None)
+        groups: Dict[str, List[Bar]] = {}
+        for i, column in enumerate(columns):
+            bars = [
+                Bar(series, cell.value, cell.low, cell.high, _paper_value(cell))
+                for series, cell in enumerate(row.cells[i] for row in rows)
+                if cell.value is not None and column.metric == metric
+            ]
+            if bars:
+                groups[_without_metric(column)] = bars
+        if len(rows) > 1 and groups:
+            title = f"Ablations: {table.spec.name.split(':')[0]}"
+            charts.append(_chart(title, metric, [row.label for row in rows], groups))
     return charts
 
 

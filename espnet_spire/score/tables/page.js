@@ -115,7 +115,7 @@
     if (clip && clip.audio) {
       const audio = element("audio");
       audio.controls = true;
-      audio.preload = "none";
+      audio.preload = clip.audio.startsWith("data:") ? "metadata" : "none"; // its length is seen
       audio.src = clip.audio;
       audio.setAttribute("aria-label", `utterance ${example.utterance}`);
       made.append(audio);
@@ -169,6 +169,10 @@
     showMore();
   }
 
+  // Filters may stand in the address: RESULTS.html?task=asr&search=chair
+  for (const [name, value] of new URLSearchParams(location.search)) {
+    if (form.elements[name]) form.elements[name].value = value;
+  }
   form.addEventListener("input", update);
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("reset", () => setTimeout(update));

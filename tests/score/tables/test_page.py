@@ -167,6 +167,11 @@ def test_errors_of_scripts_would_be_seen(tmp_path):
     assert "nothing is not defined" in line
 
 
+def test_filters_in_the_address(work):
+    done = look(work / "page.html", "--dump-dom", query="?task=asr&set=mine&search=red")
+    assert "1 of 15 examples, 1 shown" in done.stdout and console(done) == []
+
+
 def test_on_a_phone_nothing_is_wider_than_the_screen(work, tmp_path):
     _, said = said_by(work / "page.html", tmp_path, "--window-size=500,900")
     assert said["wide"] <= 0
