@@ -8,7 +8,7 @@ marks, digits and apostrophes inside words stay, all else is white space between
 import re
 import unicodedata
 from collections import Counter
-from typing import Dict, Iterable
+from typing import Dict, Iterable, List
 
 from espnet_spire.utils.errors import SpireError
 
@@ -26,6 +26,18 @@ def spoken_form(text: str) -> str:
     text = unicodedata.normalize("NFC", text).lower().translate(_APOSTROPHES)
     kept = "".join(c if c == "'" or unicodedata.category(c)[0] in "LMN" else " " for c in text)
     return " ".join(_OUTER_APOSTROPHE.sub(" ", kept).split())
+
+
+def greedy_texts(tokenizer, ids) -> List[str]:
+    """What frames say: repeats are one character, then blanks go, and so does what is unknown.
+
+    Args:
+        tokenizer: a ``Wav2Vec2CTCTokenizer``. Told to skip special tokens it would take the blanks
+            away first, and with them the difference between one character and two.
+        ids: of the likeliest token of each frame; shape (batch, frames).
+    """
+    texts = tokenizer.batch_decode(ids)
+    return [" ".join(text.replace(UNKNOWN, " ").split()) for text in texts]
 
 
 def vocabulary(texts: Iterable[str], min_count: int) -> Dict[str, int]:

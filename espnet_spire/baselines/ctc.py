@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from transformers import Wav2Vec2Processor
 
+from espnet_spire.baselines.characters import greedy_texts
 from espnet_spire.baselines.deep_ctc import HubertDeepCtc
-from espnet_spire.baselines.systems import Input, Said, System, load_or_explain, one_line
+from espnet_spire.baselines.systems import Input, Said, System, load_or_explain
 from espnet_spire.text.jobs import Job
 from espnet_spire.units.audio import SAMPLE_RATE
 from espnet_spire.units.unusable import too_short
@@ -64,5 +65,4 @@ class Ctc(System):
             torch.device(self._device).type, self._dtype, enabled=self._dtype != torch.float32
         ):
             ids = self._model(inputs.input_values, inputs.attention_mask).logits.argmax(-1)
-        texts = self._processor.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        return [Said(one_line(text)) for text in texts]
+        return [Said(text) for text in greedy_texts(self._processor.tokenizer, ids)]

@@ -49,7 +49,7 @@ class CtcConfig:
                 raise SpireError(f"{name}: {getattr(self, name)} must not be negative")
         for name in ("warmup_ratio", "dropout", "encoder_dropout", "mask_time_prob"):
             value = getattr(self, name)
-            if value is not None and not (isinstance(value, (int, float)) and 0 <= value < 1):
+            if value is not None and not (type(value) in (int, float) and 0 <= value < 1):
                 raise SpireError(f"{name}: {value} is not from 0 to below 1")
         if self.dtype not in ("auto", "float32", "bfloat16"):
             raise SpireError(f"dtype: {self.dtype}: choose auto, float32 or bfloat16")

@@ -14,6 +14,7 @@ import shutil
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional
 
+import jiwer
 import numpy as np
 import torch
 from transformers import (
@@ -30,7 +31,13 @@ from transformers import (
 from transformers.activations import ACT2FN
 from transformers.utils.logging import disable_progress_bar
 
-from espnet_spire.baselines.characters import BLANK, SPACE, UNKNOWN, vocabulary
+from espnet_spire.baselines.characters import (
+    BLANK,
+    SPACE,
+    UNKNOWN,
+    greedy_texts,
+    vocabulary,
+)
 from espnet_spire.baselines.ctc_config import CtcConfig
 from espnet_spire.baselines.ctc_data import (
     LengthBuckets,
@@ -327,11 +334,9 @@ def _list_rejected(spoken: SpokenSet, data_dir: PathLike, path: Path) -> None:
 
 def _error_rates(predicted, tokenizer) -> Dict[str, float]:
     """CER and WER of validation, in percent, of spoken forms."""
-    import jiwer
-
     ids, labels = predicted.predictions, predicted.label_ids
     blank = tokenizer.pad_token_id
-    said = tokenizer.batch_decode(np.where(ids < 0, blank, ids), skip_special_tokens=True)
+    said = greedy_texts(tokenizer, np.where(ids < 0, blank, ids))
     # Equal characters of a transcript are not to be merged.
     true = tokenizer.batch_decode(np.where(labels < 0, blank, labels), group_tokens=False)
     return {"cer": 100 * jiwer.cer(true, said), "wer": 100 * jiwer.wer(true, said)}
