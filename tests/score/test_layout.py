@@ -24,6 +24,7 @@ def test_whose_directory():
     assert run_of("spire_it_towerfull_kd_a_b") == {"variant": "towerfull_kd", "tag": "a_b"}
     assert run_of("spire_it_spirefull") == {"variant": "spirefull", "tag": ""}
     assert run_of("spire_cpt_a") == {"variant": "spirebase", "tag": "a"}
+    assert run_of("baseline_Whisper-base") == {"variant": "Whisper-base", "tag": ""}
     assert run_of("whisper") is None and run_of("spire_other") is None
 
 
@@ -44,6 +45,11 @@ def test_a_system_by_its_name(exp):
     assert runs(found)[0] == Run("", "greedy", "Whisper-base")
     assert found[0].run.system == "Whisper-base" and found[1].run.system == "SpireBase"
     assert len(found) == 4
+
+
+def test_baselines_are_found_as_models_are(exp):
+    (exp / "whisper").rename(exp / "baseline_Whisper-base")
+    assert Run("", "greedy", "Whisper-base") in runs(scored(exp))
 
 
 def test_runs_of_one_name_from_two_places(exp, tmp_path):

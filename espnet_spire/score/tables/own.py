@@ -131,4 +131,5 @@ def _ablation(name: str, results: Sequence[Result], speech_lang: str) -> List[Sp
         for metric in read_by(task, (r.metric for r in some))[:1]:
             head = (title.format(s=speech_lang), METRICS[metric].title)
             columns.append(Column(head, metric, parts, task))
-    return [Spec(f"All models on {name}", tuple(columns), (Section(),))] if columns else []
+    title = f"All models on {name}"
+    return [Spec(title, tuple(columns), (Section(),), ablation=True)] if columns else []

@@ -43,7 +43,8 @@ def _spec(table: Mapping[str, Any]) -> Spec:
         )
         for section in table["sections"]
     )
-    return Spec(table["title"], columns, sections, table["number"])
+    ablation = table.get("ablation", False)
+    return Spec(table["title"], columns, sections, table["number"], ablation)
 
 
 def _part(name: str, pair: str) -> Part:

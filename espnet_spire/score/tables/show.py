@@ -3,14 +3,12 @@
 from typing import List, NamedTuple, Sequence
 
 from espnet_spire.score.layout import Scored
-from espnet_spire.score.report import Result, results_of
+from espnet_spire.score.report import Result, label_of, results_of
 from espnet_spire.score.tables.charts import Chart, error_chart, model_charts, translation_charts
 from espnet_spire.score.tables.own import not_in, own_specs
 from espnet_spire.score.tables.paper import paper_tables
 from espnet_spire.score.tables.table import Table, fill
 from espnet_spire.utils.atomic import read_json
-
-_ABLATIONS = (9, 12)  # the paper's tables with its models side by side
 
 
 class Shown(NamedTuple):
@@ -22,11 +20,7 @@ class Shown(NamedTuple):
 
     def charts(self) -> List[Chart]:
         """WER by set, BLEU by language, ablations."""
-        side_by_side = [
-            table
-            for table in self.tables
-            if table.spec.number in _ABLATIONS or table.spec.title.startswith("All models on ")
-        ]
+        side_by_side = [table for table in self.tables if table.spec.ablation]
         return [
             *error_chart(self.results),
             *translation_charts(self.results),
@@ -57,10 +51,10 @@ def show(found: Sequence[Scored], *, speech_lang: str = "en", others: bool = Fal
             f"No results here for the paper's tables {', '.join(empty)}: they are about"
             " other test sets, or by other metrics."
         )
-    return Shown(results, tables, notes + _missing(found))
+    return Shown(results, tables, notes + _missing(found, results))
 
 
-def _missing(found: Sequence[Scored]) -> List[str]:
+def _missing(found: Sequence[Scored], results: Sequence[Result]) -> List[str]:
     """Jobs whose hypotheses were not all there, from what their scores say of themselves."""
     counts = {}
     for run, name, job, path in found:
@@ -68,6 +62,7 @@ def _missing(found: Sequence[Scored]) -> List[str]:
         if said:
             counts[(run, name, job)] = said
     return [
-        f"{run.system} {job.name} on {name}: {count} hypotheses were missing and counted as empty."
+        f"{label_of(run, results)} {job.name} on {name}: {count} hypotheses were missing and counted"
+        " as empty."
         for (run, name, job), count in counts.items()
     ]

@@ -68,12 +68,18 @@ class Section:
 
 @dataclass(frozen=True)
 class Spec:
-    """A table: ``number`` is the paper's, ``None`` where it has no such table."""
+    """A table.
+
+    Attributes:
+        number: the paper's, ``None`` where it has no such table.
+        ablation: models stand side by side in it, by all tasks.
+    """
 
     title: str
     columns: Tuple[Column, ...]
     sections: Tuple[Section, ...]
     number: Optional[int] = None
+    ablation: bool = False
 
     @property
     def name(self) -> str:

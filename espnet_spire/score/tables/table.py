@@ -124,7 +124,7 @@ def fill(spec: Spec, results: Sequence[Result], *, others: bool = False) -> Opti
             rows += [
                 Row(system, None, tuple(_cells(spec, section, {}, system)))
                 for system in section.figures
-                if system not in {row.run.system for row in rows}
+                if system not in {_system(section, row.run) for row in rows}
             ]
         rows.sort(key=lambda row: _place(section, row))
         sections.append((section.title, tuple(rows)))
