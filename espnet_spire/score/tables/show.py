@@ -62,7 +62,7 @@ def _missing(found: Sequence[Scored], results: Sequence[Result]) -> List[str]:
         if said:
             counts[(run, name, job)] = said
     return [
-        f"{label_of(run, results)} {job.name} on {name}: {count} hypotheses were missing and counted"
-        " as empty."
+        f"{label_of(run, results)} {job.name} on {name}: {count} hypotheses were missing"
+        " and counted as empty."
         for (run, name, job), count in counts.items()
     ]
