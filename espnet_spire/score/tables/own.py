@@ -1,6 +1,6 @@
 """Tables in the paper's shapes for test sets, or metrics, that the paper does not have."""
 
-from typing import Iterable, List, Sequence, Set, Tuple
+from typing import Dict, Iterable, List, Sequence, Set, Tuple
 
 from espnet_spire.score.metrics import METRICS
 from espnet_spire.score.report import TASK_NAMES, Result
@@ -41,15 +41,21 @@ def not_in(specs: Iterable[Spec], results: Sequence[Result]) -> List[Result]:
     return [r for r in results if (r.set, r.task) not in covered]
 
 
+def family(r: Result) -> str:
+    """Of ``wmt23.en-de`` and others of one pair ``wmt23``, else the set itself."""
+    return r.set.removesuffix(f".{r.src}-{r.tgt}").removesuffix(f".{r.src}")
+
+
 def own_specs(results: Sequence[Result], speech_lang: str = "en") -> List[Spec]:
     """Tables for these results, in the order of the paper's: ASR, MT, APE, NER, ST, ablations."""
     specs = []
     recognised = [r for r in results if r.task == "asr"]
     if recognised:
         specs.append(_recognition(recognised))
-    sets = list(dict.fromkeys(r.set for r in results))
-    for name in sets:
-        some = [r for r in results if r.set == name]
+    sets: Dict[str, List[Result]] = {}
+    for r in results:
+        sets.setdefault(family(r), []).append(r)
+    for name, some in sets.items():
         for task in ("mt", "ape"):
             for out in (True, False):
                 chosen = [r for r in some if r.task == task and (r.src == speech_lang) == out]
@@ -65,8 +71,8 @@ def own_specs(results: Sequence[Result], speech_lang: str = "en") -> List[Spec]:
             if any(r.task == task for r in spoken)
         ]
         specs += _by_language(f"ST on {name}, {speech_lang}→xx", spoken, sections, True)
-    for name in sets:
-        specs += _ablation(name, [r for r in results if r.set == name], speech_lang)
+    for name, some in sets.items():
+        specs += _ablation(name, some, speech_lang)
     return specs
 
 
@@ -98,16 +104,21 @@ def _by_language(
     ]
     if len(parts) > 1:
         heads.append((f"avg {len(parts)}", tuple(parts)))
-    groups = [[metric] for metric in metrics] if len(parts) > _WIDE else [metrics]
-    specs = []
-    for group in groups:
+    if len(parts) <= _WIDE:
         columns = tuple(
             Column((head, METRICS[metric].title), metric, some)
             for head, some in heads
-            for metric in group
+            for metric in metrics
         )
-        specs.append(Spec(title, columns, tuple(sections)))
-    return [spec for spec in specs if spec.columns]
+        return [Spec(title, columns, tuple(sections))] if columns else []
+    return [
+        Spec(
+            f"{title} in terms of {METRICS[metric].title}",
+            tuple(Column((head,), metric, some) for head, some in heads),
+            tuple(sections),
+        )
+        for metric in metrics
+    ]
 
 
 _ABLATED = (

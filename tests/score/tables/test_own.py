@@ -90,7 +90,8 @@ def test_many_languages_have_a_table_for_each_metric():
         for metric in ("bleu", "chrf")
     ]
     first, second = own_specs(results)
-    assert heads(first)[0] == "de BLEU" and heads(second)[-1] == "avg 6 chrF"
+    assert first.title == "MT on mine, en→xx in terms of BLEU" and heads(first)[0] == "de"
+    assert second.title.endswith("chrF") and heads(second)[-1] == "avg 6"
     assert len(first.columns) == len(second.columns) == 7
 
 
@@ -102,3 +103,18 @@ def test_the_language_that_is_spoken_is_another():
     assert [spec.title for spec in own_specs(results, "de")] == [
         "MT on mine, de→xx", "ST on mine, de→xx",
     ]  # fmt: skip
+
+
+def test_sets_of_one_pair_each_share_a_table():
+    results = [
+        result("spirefull", f"wmt23.{pair}", f"mt.{pair}", "bleu", value)
+        for pair, value in (("en-de", 30.0), ("en-zh", 20.0), ("de-en", 40.0))
+    ]
+    results += [
+        result("spirefull", f"ner.{lang}", f"ner.{lang}-{lang}", "f1", value)
+        for lang, value in (("de", 60.0), ("en", 70.0))
+    ]
+    out, into, ner = own_specs(results)
+    assert out.title == "MT on wmt23, en→xx" and into.title == "MT on wmt23, xx→en"
+    assert rows(out, results) == {"SpireFull": [30.0, 20.0, 25.0]}
+    assert ner.title == "NER on ner" and rows(ner, results) == {"SpireFull": [60.0, 70.0, 65.0]}
