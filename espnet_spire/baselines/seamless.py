@@ -8,6 +8,7 @@ from typing import Dict, List, Optional, Sequence
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForSeq2SeqLM, AutoModelForSpeechSeq2Seq, SeamlessM4TProcessor
 
 from espnet_spire.baselines.systems import (
@@ -64,7 +65,8 @@ class Seamless(System):
         self._max_new_tokens = max_new_tokens
         self._model = None
         self._reads_text: Optional[bool] = None
-        self._mask: Optional[torch.Tensor] = None  # of the batch: 1 at audio, 0 at padding
+        # Of a batch of audio, which frames an utterance has alone: shape (batch, frames).
+        self._has_frame: Optional[torch.Tensor] = None
 
     def check(self, job: Job) -> None:
         super().check(job)
@@ -107,24 +109,36 @@ class Seamless(System):
         transformers has it look at what earlier layers made of the padding, so that the last frame
         of an utterance would depend on the batch.
         """
-        return (inputs[0] * self._mask[:, None].to(inputs[0]),)
+        return (inputs[0] * self._has_frame[:, None].to(inputs[0]),)
+
+    def _features(self, batch: Sequence[np.ndarray]) -> Dict[str, torch.Tensor]:
+        """Each as alone, with zeros behind it."""
+        extract = self._processor.feature_extractor
+        alone = [
+            extract(samples, sampling_rate=SAMPLE_RATE, return_tensors="pt") for samples in batch
+        ]
+        parts = {
+            name: pad_sequence([one[name][0] for one in alone], batch_first=True)
+            for name in ("input_features", "attention_mask")
+        }
+        # With an odd number of windows of 25 ms, the last pair is half empty: a frame that the
+        # encoder's attention does not look at and the adapter does.
+        lengths = torch.tensor([one["input_features"].shape[1] for one in alone])
+        places = torch.arange(int(lengths.max()))
+        self._has_frame = (places < lengths[:, None]).to(self._device)
+        parts["input_features"] = parts["input_features"].to(self._dtype)
+        return parts
 
     @torch.inference_mode()
     def answer(self, job: Job, batch: Sequence[Input]) -> List[Said]:
-        of_text = job.task in OF_TEXT
-        model = self._load(of_text)
+        model = self._load(job.task in OF_TEXT)
         tokenizer = self._processor.tokenizer
-        if of_text:
+        if job.task in OF_TEXT:
             src_lang = seamless_code(job.src)
             inputs = tokenizer(list(batch), src_lang=src_lang, padding=True, return_tensors="pt")
         else:
-            inputs = self._processor.feature_extractor(
-                list(batch), sampling_rate=SAMPLE_RATE, padding=True, return_tensors="pt"
-            )
-        inputs = inputs.to(self._device)
-        self._mask = inputs["attention_mask"]
-        if not of_text:
-            inputs["input_features"] = inputs["input_features"].to(self._dtype)
+            inputs = self._features(batch)
+        inputs = {name: tensor.to(self._device) for name, tensor in inputs.items()}
         ids = model.generate(
             **inputs,
             tgt_lang=seamless_code(job.tgt),

@@ -1,4 +1,4 @@
-"""The CTC model: its loss by enumeration, batches, and a directory that needs no package of ours."""
+"""The CTC model: its loss by enumeration, batches, a directory that needs no package of ours."""
 
 import itertools
 import math
