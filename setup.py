@@ -17,6 +17,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["espnet_spire", "espnet_spire.*"]),
+    package_data={"espnet_spire.score.tables": ["*.yaml", "*.css", "*.js"]},
     install_requires=[
         "espnet>=202511",
         "torch>=2.6",

@@ -106,8 +106,9 @@ def test_four_models_are_exported(full):
         folder = full.path / f"exp/spire_it_{variant}_mini_train_it/hf"
         model = AutoModelForCausalLM.from_pretrained(folder)
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        units = "".join(chr(0xF0000 + unit) for unit in (0, 19))
-        assert len(tokenizer(units, add_special_tokens=False).input_ids) == 2
+        first = tokenizer.convert_tokens_to_ids(chr(0xF0000))
+        ids = tokenizer("".join(chr(0xF0000 + unit) for unit in (0, 19, 19))).input_ids
+        assert ids[-3:] == [first, first + 19, first + 19]
         assert model.config.vocab_size >= len(tokenizer)
     started = full.path / "exp/spire_it_towerfull_mini_train_it/config.yaml"
     assert "small_tower_km20" in started.read_text()  # without CPT
@@ -129,6 +130,9 @@ def test_every_test_set_has_its_scores(full):
     assert ("ner.pt", "ner", "pt", "pt", "f1") in found
     page = (full.path / "RESULTS.md").read_text(encoding="utf-8")
     assert "SPIRE: results" in page and "fleurs_test" in page
+    paper = (full.path / "exp/tables.md").read_text(encoding="utf-8")
+    assert "Table 2:" in paper and "Table 7:" in paper
+    assert (full.path / "RESULTS.html").stat().st_size > 10_000
 
 
 def test_nothing_is_done_twice(full):
