@@ -18,7 +18,7 @@ from typing import (
 from espnet_spire.text.prompts import Turn
 from espnet_spire.train.examples import encode_chatml_prompt, encode_plain_prompt
 from espnet_spire.utils.digest import bytes_sha256, sampled_sha256
-from espnet_spire.utils.errors import SpireError
+from espnet_spire.utils.errors import SpireError, model_error
 from espnet_spire.utils.progress import progress
 
 # Token ids, BOS and all; or a plain prompt, to be encoded; or a conversation to be answered.
@@ -148,7 +148,7 @@ def load_tokenizer(name: str):
     try:
         return AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise SpireError(f"--model {name}: {str(error).splitlines()[0]}") from None
+        raise model_error(name, error) from None
 
 
 def model_identity(name: str) -> str:
@@ -168,4 +168,4 @@ def model_identity(name: str) -> str:
         # …/snapshots/<commit>/config.json
         return f"{name}@{Path(cached_file(name, 'config.json')).parent.name}"
     except (OSError, ValueError) as error:
-        raise SpireError(f"--model {name}: {str(error).splitlines()[0]}") from None
+        raise model_error(name, error) from None

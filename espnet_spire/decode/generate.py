@@ -20,7 +20,7 @@ from espnet_spire.decode.search import GREEDY, Search, draw, draws
 from espnet_spire.decode.slots import Slots, can_run
 from espnet_spire.model.generation import end_tokens, padding_rows
 from espnet_spire.utils.cli import MAX_NEW_TOKENS
-from espnet_spire.utils.errors import SpireError
+from espnet_spire.utils.errors import SpireError, model_error
 
 # Answers that a slot gives one after the other before all slots are made anew.
 _ROUNDS = 8
@@ -108,7 +108,7 @@ class Generator(Answerer):
         try:
             model = AutoModelForCausalLM.from_pretrained(name, dtype=getattr(torch, dtype))
         except (OSError, ValueError) as error:
-            raise SpireError(f"--model {name}: {str(error).splitlines()[0]}") from None
+            raise model_error(name, error) from None
         self.model = model.eval().to(device)
         self.positions = positions_of(model.config)
         self.device = device

@@ -3,7 +3,7 @@
 from typing import Any, List, Tuple
 
 from espnet_spire.text.prompts import IM_END
-from espnet_spire.utils.errors import SpireError
+from espnet_spire.utils.errors import SpireError, model_error
 
 
 def load_settings(name: str) -> Tuple[Any, Any]:
@@ -24,7 +24,7 @@ def load_settings(name: str) -> Tuple[Any, Any]:
         except OSError:  # models without one say it in their configuration
             generation = GenerationConfig.from_model_config(config)
     except (OSError, ValueError) as error:
-        raise SpireError(f"--model {name}: {str(error).splitlines()[0]}") from None
+        raise model_error(name, error) from None
     return config, generation
 
 

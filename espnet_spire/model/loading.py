@@ -13,7 +13,7 @@ from espnet_spire.model.lora import add_lora, lora_settings
 from espnet_spire.model.weights import DERIVED, Weight, stored_weights
 from espnet_spire.text.vocabulary import read_spire_json
 from espnet_spire.utils.atomic import PathLike
-from espnet_spire.utils.errors import SpireError
+from espnet_spire.utils.errors import SpireError, model_error
 
 _M_MMAP_THRESHOLD = -3  # malloc.h
 
@@ -50,7 +50,7 @@ def load_lm(
     try:
         config = AutoConfig.from_pretrained(model_dir)
     except (OSError, ValueError) as error:
-        raise SpireError(f"--model {model_dir}: {str(error).splitlines()[0]}") from None
+        raise model_error(model_dir, error) from None
     weight_type = getattr(torch, dtype)
     # Every family has eager attention; which one can be had is known when the model is there.
     how = {"dtype": weight_type, "attn_implementation": "eager"}
@@ -76,7 +76,7 @@ def _load_whole(model_dir: PathLike, how: Dict[str, Any]):
             model_dir, output_loading_info=True, **how
         )
     except (OSError, ValueError, RuntimeError) as error:
-        raise SpireError(f"--model {model_dir}: {str(error).splitlines()[0]}") from None
+        raise model_error(model_dir, error) from None
     _refuse(model_dir, report["missing_keys"], report["unexpected_keys"])
     return lm
 
