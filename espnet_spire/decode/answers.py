@@ -18,7 +18,7 @@ from typing import (
 from espnet_spire.text.prompts import Turn
 from espnet_spire.train.examples import encode_chatml_prompt, encode_plain_prompt
 from espnet_spire.utils.digest import bytes_sha256, sampled_sha256
-from espnet_spire.utils.errors import SpireError, model_error
+from espnet_spire.utils.errors import model_error
 from espnet_spire.utils.progress import progress
 
 # Token ids, BOS and all; or a plain prompt, to be encoded; or a conversation to be answered.

@@ -3,7 +3,7 @@
 from typing import Any, List, Tuple
 
 from espnet_spire.text.prompts import IM_END
-from espnet_spire.utils.errors import SpireError, model_error
+from espnet_spire.utils.errors import model_error
 
 
 def load_settings(name: str) -> Tuple[Any, Any]:

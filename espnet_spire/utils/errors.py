@@ -1,6 +1,7 @@
 """The one exception that means: the user can fix this."""
 
 import os
+from typing import Union
 
 
 class SpireError(Exception):
@@ -23,9 +24,10 @@ class Stopped(SpireError):
     exit_code = 75
 
 
-def model_error(name: str, error: Exception) -> SpireError:
+def model_error(name: Union[str, os.PathLike], error: Exception) -> SpireError:
     """What to raise for a model that transformers cannot load: its first line, or that a directory
     is not there, which transformers takes for a malformed name on the hub."""
+    name = str(name)
     is_path = name.startswith(("/", ".", "~")) or name.count("/") > 1
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     if is_path and not os.path.isdir(name):
