@@ -26,8 +26,8 @@ PROMPT_TOKENS, ANSWER_TOKENS = 80, 45
 # Bytes: FLAC of 16 kHz speech in an hour, a unit in a unit file, a token in examples, an utterance
 # in the tables of a data directory.
 FLAC_HOUR, UNIT, TOKEN, UTTERANCE = 62e6, 4.9, 4.2, 400
-# Work of one core: hours of audio formatted in an hour (measured: Opus 780, WAV 4,000), tokens packed
-# and utterances read a second.
+# Work of one core: hours of audio formatted in an hour (measured: Opus 780, WAV 4,000), tokens
+# packed and utterances read a second.
 FORMAT_SPEED, TOKENS_A_SECOND, UTTERANCES_A_SECOND = 800, 2e6, 30_000
 # Parameters of the quality score's encoder (XLM-R large).
 SCORER_PARAMETERS = 0.56e9
