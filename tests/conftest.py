@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-pytest_plugins = ("helpers_lm",)
+pytest_plugins = ("helpers_lm", "helpers_baselines")
 
 RATE = 16000
 # What facebook/hubert-large-ll60k ships as preprocessor_config.json.

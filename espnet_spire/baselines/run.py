@@ -53,7 +53,7 @@ def decode(
     and ``rejected.tsv`` says why; ``cut`` lists answers that reached their limit.
 
     Args:
-        make_system: called when the first job needs it.
+        make_system: called if there is anything to do.
         jobs: what to decode; ``st_cascade`` translates what ``asr`` left in ``out``.
         data_dir: the test set.
         out: directory of the set's results.
@@ -66,18 +66,20 @@ def decode(
     check_speech(jobs, data_dir)
     utterances = utterance_keys(data_dir)
     own = shard_of(utterances, num_shards, shard)
-    system: Optional[System] = None
-    for job in order_jobs(jobs):
+    left = [
+        job for job in order_jobs(jobs) if not is_done(out / job.name / TEXT, num_shards, shard)
+    ]
+    if not left:
+        return
+    system = make_system()
+    for job in left:  # before any is decoded
+        system.check(job)
         if job.task not in OF_TEXT and job.src != speech_lang:
             raise SpireError(f"job {job.name}: the speech is in {speech_lang}")
+    for job in left:
         target = out / job.name / TEXT
-        if is_done(target, num_shards, shard):
-            continue
         about = set(keys_of_job(job, data_dir, utterances, speech_lang))
         keys = [key for key in own if key in about]
-        if system is None:
-            system = make_system()
-        system.check(job)
         rejected: Dict[str, str] = {}
         if job.task == "st_cascade":
             failed = own_rejected(out, speech_lang, num_shards, shard)
