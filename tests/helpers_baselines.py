@@ -75,6 +75,11 @@ def whisper_dir(tmp_path_factory):
         max_initial_timestamp_index=50,
         return_timestamps=False,
         prev_sot_token_id=ids["<|startofprev|>"],
+        # As in published models: no symbols, neither a blank nor the end as the first token, and
+        # what older versions of transformers started with.
+        suppress_tokens=[5, 77, ids["<|startoftranscript|>"], ids["<|nospeech|>"]],
+        begin_suppress_tokens=[vocabulary["Ġ"], ids["<|endoftext|>"]],
+        forced_decoder_ids=[[1, None], [2, ids["<|transcribe|>"]]],
         max_length=40,
     )
     model.save_pretrained(out)

@@ -14,8 +14,8 @@ MODULES = {
     ".".join(["espnet_spire", *path.relative_to(ROOT).with_suffix("").parts]): path
     for path in sorted(ROOT.rglob("*.py"))
 }
-# bin → tasks, baselines → decode, score, corpus → train, model → text, units → utils; mini is a user
-# of all but bin, tasks and baselines.
+# bin → tasks, baselines → decode, score, corpus → train, model → text, units → utils; mini uses all
+# but bin, tasks and baselines.
 UTILS = {"utils"}
 LOW = UTILS | {"units", "text"}
 MIDDLE = LOW | {"train", "model"}

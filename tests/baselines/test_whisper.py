@@ -32,8 +32,11 @@ def by_hand(directory, samples, prompt, limit):
     new = []
     while len(new) < limit and end not in new:
         with torch.no_grad():
-            logits = model(**features, decoder_input_ids=torch.tensor([ids + new])).logits
-        new.append(int(logits[0, -1].argmax()))
+            logits = model(**features, decoder_input_ids=torch.tensor([ids + new])).logits[0, -1]
+        logits[model.generation_config.suppress_tokens] = -torch.inf
+        if not new:
+            logits[model.generation_config.begin_suppress_tokens] = -torch.inf
+        new.append(int(logits.argmax()))
     text = processor.tokenizer.decode(new, skip_special_tokens=True)
     return " ".join(text.split()), (None if end in new else len(new))
 
@@ -101,6 +104,7 @@ def test_models_that_know_english_alone(whisper_dir, waveforms, tmp_path):
     known = model.generation_config.to_dict()
     for name in ("lang_to_id", "task_to_id"):
         del known[name]
+    known["forced_decoder_ids"] = [[1, known["no_timestamps_token_id"]]]
     model.generation_config = GenerationConfig(**{**known, "is_multilingual": False})
     model.save_pretrained(tmp_path / "en")
     WhisperProcessor.from_pretrained(whisper_dir).save_pretrained(tmp_path / "en")
