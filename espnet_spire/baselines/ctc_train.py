@@ -89,6 +89,7 @@ def train_ctc(
             of a training with other settings.
     """
     out = Path(out)
+    hubert, extractor = _read_encoder(encoder)
     settings = _settings(encoder, train_dir, valid_dir, config)
     _check_settings(out, settings)
     final = out / HF_DIR
@@ -99,7 +100,6 @@ def train_ctc(
     write_json(out / SETTINGS, settings)
     disable_progress_bar()  # of files that are read and written
     set_seed(config.seed)
-    hubert, extractor = _read_encoder(encoder)
     probe = HubertDeepCtc(_tiny(hubert, config))  # its frames are those of the model to be
     train = read_spoken(train_dir, probe.num_frames, config.max_seconds)
     valid = read_spoken(valid_dir, probe.num_frames, config.max_seconds)

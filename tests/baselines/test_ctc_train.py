@@ -203,6 +203,8 @@ def test_refused(sets, stable_hubert, tmp_path, lm_dir, make_data_dir, caplog):
     run = (sets["train"], sets["valid"], tmp_path / "out", config)
     with pytest.raises(SpireError, match=f"--encoder {lm_dir}: "):
         train_ctc(str(lm_dir), *run)
+    with pytest.raises(SpireError, match=f"--encoder {tmp_path}/no: "):
+        train_ctc(f"{tmp_path}/no", *run)
     with pytest.raises(SpireError, match="head_activation: none is none of"):
         train_ctc(stable_hubert, *run[:2], tmp_path / "o2", CtcConfig(head_activation="none"))
     said = {"u1": "ab", "u2": "…"}
