@@ -131,7 +131,8 @@ def test_every_test_set_has_its_scores(full):
     page = (full.path / "RESULTS.md").read_text(encoding="utf-8")
     assert "SPIRE: results" in page and "fleurs_test" in page
     paper = (full.path / "exp/tables.md").read_text(encoding="utf-8")
-    assert "Table 2:" in paper and "Table 7:" in paper
+    # the others are by COMET and spBLEU, whose models are not here
+    assert "Table 2:" in paper and "tables 3, 5, 6, 7, 11" in paper
     assert (full.path / "RESULTS.html").stat().st_size > 10_000
 
 
