@@ -31,7 +31,7 @@ set -euo pipefail
     --it_tag mini \
     --export_dtype float32 \
     --inference_jobs "asr.en-en mt.en-de mt.en-fr mt.en-zh mt.de-en mt.fr-en mt.zh-en st.en-de st.en-fr st.en-zh st_cascade.en-de st_cascade.en-fr st_cascade.en-zh" \
-    --inference_args "--max_new_tokens 64" \
+    --inference_args "--max_new_tokens 64 --batch_tokens 32768" \
     --report_title "SPIRE mini: results" \
     --targets conf/mini_targets.yaml \
     "$@"
