@@ -123,6 +123,26 @@ def test_index(root, capsys, tmp_path):
 def test_what_is_no_towerblocks(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(SpireError, match="empty: neither a directory of datasets nor one with Par"):
-        main(["--corpus", "towerblocks", "--root", str(tmp_path / "empty"), "--out", "x"])
+        main(
+            [
+                "--corpus",
+                "towerblocks",
+                "--root",
+                str(tmp_path / "empty"),
+                "--out",
+                str(tmp_path / "out"),
+            ]
+        )
     with pytest.raises(SpireError, match="towerblocks has no split 'dev'; it has train"):
-        main(["--corpus", "towerblocks", "--root", ".", "--split", "dev", "--out", "x"])
+        main(
+            [
+                "--corpus",
+                "towerblocks",
+                "--root",
+                ".",
+                "--split",
+                "dev",
+                "--out",
+                str(tmp_path / "out"),
+            ]
+        )
