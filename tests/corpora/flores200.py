@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pyarrow
-from corpora.material import say
 from pyarrow import parquet
+
+from corpora.material import say
 
 CODES = {
     "en": "eng_Latn",

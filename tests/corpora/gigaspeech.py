@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+
 from corpora.material import say, speech, write_audio
 
 ALL = ("XL", "L", "M", "S", "XS")

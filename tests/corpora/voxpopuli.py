@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Iterator, NamedTuple
 
 import numpy as np
+
 from corpora.material import say, speech, write_audio, write_lines
 
 HEADER = ("id", "raw_text", "normalized_text", "speaker_id", "split", "gender")
