@@ -9,12 +9,10 @@ import re
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-import yaml
-
 from espnet_spire.corpus.recipe import RecipeSet
 from espnet_spire.train.mixture import load_mixture
 from espnet_spire.utils.atomic import PathLike
-from espnet_spire.utils.errors import SpireError
+from espnet_spire.utils.config import read_yaml
 
 # Merged units a second of speech: 4.4B of 35K hours (paper, Table 1).
 UNITS_PER_SECOND = 35.0
@@ -127,10 +125,7 @@ def _config(model: str) -> Optional[Dict[str, Any]]:
 
 
 def _epochs(path: PathLike) -> float:
-    try:
-        return float((yaml.safe_load(Path(path).read_text()) or {}).get("num_epochs", 1))
-    except FileNotFoundError:
-        raise SpireError(f"{path}: no such file") from None
+    return float((read_yaml(path) or {}).get("num_epochs", 1))
 
 
 def cpt_tokens(mixture: Mapping[str, Any], sets: Sequence[RecipeSet]) -> Tuple[float, List[str]]:

@@ -9,8 +9,9 @@ import yaml
 
 from espnet_spire.corpus.registry import SPEECH, TEXT
 from espnet_spire.corpus.rules import parse_rule
-from espnet_spire.train.mixture import load_mixture
+from espnet_spire.train.mixture import fixed_tokens, load_mixture
 from espnet_spire.utils.atomic import PathLike, atomic_write
+from espnet_spire.utils.config import read_yaml
 from espnet_spire.utils.errors import SpireError
 
 USES = ("cpt", "it", "pseudo", "kmeans", "valid", "test")
@@ -48,12 +49,7 @@ class RecipeSet:
 
 def load_recipe(path: PathLike) -> List[RecipeSet]:
     """Read and check a recipe's sets; errors name the file, the set and the key."""
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise SpireError(f"{path}: no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SpireError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    content = read_yaml(path)
     entries = content.get("sets") if isinstance(content, dict) else None
     if not isinstance(entries, list) or not entries:
         raise SpireError(f"{path}: a list 'sets' was expected")
@@ -151,19 +147,15 @@ def select_mixture(
         logging.info("%s: without %s", path, ", ".join(source["name"] for source in left_out))
     if "budget" in mixture and left_out:
         before = mixture["budget"]
-        fixed = _fixed(mixture["sources"])
+        fixed = fixed_tokens(mixture["sources"])
         weight = sum(source.get("weight", 0) for source in mixture["sources"])
         share = sum(source.get("weight", 0) for source in kept) / weight if weight else 0
-        mixture["budget"] = max(1, round((before - fixed) * share) + _fixed(kept))
+        mixture["budget"] = max(1, round((before - fixed) * share) + fixed_tokens(kept))
         logging.info(
             "%s: budget %s → %s tokens, so that the other sources give what they gave",
             *(path, f"{before:,}", f"{mixture['budget']:,}"),
         )
     return {**mixture, "sources": kept}
-
-
-def _fixed(sources: Sequence[Dict[str, Any]]) -> int:
-    return sum(source.get("max_tokens", 0) * source.get("repeat", 1) for source in sources)
 
 
 def write_mixture(path: PathLike, mixture: Dict[str, Any], origin: PathLike) -> None:

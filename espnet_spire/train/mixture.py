@@ -197,10 +197,10 @@ def check_mixture(mixture: Any, where: str, dumpdir: str = "dump") -> Dict[str, 
         sources.append({**source, **paths})
     if "budget" in mixture:
         weights = any("weight" in source for source in sources)
-        if _fixed_tokens(sources) + weights > mixture["budget"]:
+        if fixed_tokens(sources) + weights > mixture["budget"]:
             raise SpireError(
                 f"{where}: budget: {mixture['budget']} tokens, but the sources with max_tokens take"
-                f" {_fixed_tokens(sources)}"
+                f" {fixed_tokens(sources)}"
             )
     return {"seed": 0, "max_length": 4096, **mixture, "sources": sources}
 
@@ -286,7 +286,8 @@ def _check_variant(mixture: Dict[str, Any], variant: str, where: str) -> None:
         )
 
 
-def _fixed_tokens(sources: List[Dict[str, Any]]) -> int:
+def fixed_tokens(sources: List[Dict[str, Any]]) -> int:
+    """Tokens that sources with ``max_tokens`` take of a budget, repeats counted."""
     return sum(source.get("max_tokens", 0) * source.get("repeat", 1) for source in sources)
 
 
@@ -295,6 +296,6 @@ def budget_of(mixture: Dict[str, Any], source: Dict[str, Any]) -> Limits:
     if "weight" not in source:
         return Limits(source.get("max_tokens"), source.get("max_examples"))
     total = sum(other.get("weight", 0) for other in mixture["sources"])
-    shared = mixture["budget"] - _fixed_tokens(mixture["sources"])
+    shared = mixture["budget"] - fixed_tokens(mixture["sources"])
     share = shared * source["weight"] / total
     return Limits(int(share / source.get("repeat", 1)), source.get("max_examples"))

@@ -11,6 +11,17 @@ from espnet_spire.utils.errors import SpireError
 T = TypeVar("T")
 
 
+def read_yaml(path: PathLike) -> Any:
+    """What a YAML file holds; a missing or broken one is an error that names it."""
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return yaml.safe_load(stream)
+    except FileNotFoundError:
+        raise SpireError(f"{path}: no such file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SpireError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
 def read_config(path: Optional[PathLike], kind: Type[T]) -> T:
     """Read ``path`` into ``kind``; without a path, its defaults.
 
@@ -23,13 +34,7 @@ def read_config(path: Optional[PathLike], kind: Type[T]) -> T:
     """
     if path is None:
         return kind()
-    try:
-        with open(path, encoding="utf-8") as stream:
-            values = yaml.safe_load(stream) or {}
-    except FileNotFoundError:
-        raise SpireError(f"{path}: no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SpireError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    values = read_yaml(path) or {}
     if not isinstance(values, dict):
         raise SpireError(f"{path}: 'key: value' lines were expected, not {str(values)[:40]!r}")
     known = [field.name for field in fields(kind)]
