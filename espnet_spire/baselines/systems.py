@@ -6,7 +6,7 @@ from typing import List, NamedTuple, Optional, Sequence, Union
 import numpy as np
 
 from espnet_spire.text.jobs import Job
-from espnet_spire.utils.errors import SpireError
+from espnet_spire.utils.errors import SpireError, model_error
 
 # Samples at 16 kHz, float32, shape (samples,), or a text to translate.
 Input = Union[np.ndarray, str]
@@ -60,8 +60,7 @@ def load_or_explain(load, name: str):
     try:
         return load(name)
     except (OSError, ValueError, KeyError) as error:
-        lines = str(error).strip().splitlines() or [repr(error)]
-        raise SpireError(f"--model {name}: {lines[0]}") from None
+        raise model_error(name, error) from None
 
 
 def one_line(text: str) -> str:

@@ -29,7 +29,7 @@ def model_error(name: Union[str, os.PathLike], error: Exception) -> SpireError:
     is not there, which transformers takes for a malformed name on the hub."""
     name = str(name)
     is_path = name.startswith(("/", ".", "~")) or name.count("/") > 1
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if is_path and not os.path.isdir(name):
         reason = "no such directory"
     return SpireError(f"--model {name}: {reason}")
